@@ -1,0 +1,1 @@
+"""What a network is and what it costs: plain frozen values and closed forms, without torch."""

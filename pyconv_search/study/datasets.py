@@ -1,0 +1,106 @@
+"""The data sets a study can name: what a network sees, how many images there are, and how to normalise them.
+
+Facts only; ``pyconv_search.training.data`` reads the files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from pyconv_search.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataSetInfo:
+    """One image classification data set.
+
+    ``input`` is (channels, height, width). ``train`` and ``validation`` part the official training split between
+    them; ``test`` is the official test split. ``mean`` and ``std`` are one number a channel, in pixel units of [0, 1],
+    over every pixel of the official training split: training and validation images together, so that they do not
+    move with the size of the validation split.
+    """
+
+    name: str
+    about: str
+    input: tuple[int, int, int]
+    classes: int
+    train: int
+    validation: int
+    test: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    licence: str
+    homepage: str
+
+
+_FASHION_HOME = "https://github.com/zalandoresearch/fashion-mnist"
+_CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_CIFAR_LICENCE = "none stated; its authors ask that Krizhevsky (2009) be cited"
+
+_ALL = (
+    DataSetInfo(
+        name="fashion-mnist-small",
+        about="A fifth of Fashion-MNIST, class-balanced; comes with this package, for quick starts and tests.",
+        input=(1, 28, 28),
+        classes=10,
+        train=10_000,
+        validation=2_000,
+        test=2_000,
+        mean=(0.2863,),
+        std=(0.3537,),
+        licence="MIT",
+        homepage=_FASHION_HOME,
+    ),
+    DataSetInfo(
+        name="fashion-mnist",
+        about="Fashion-MNIST (Xiao et al. 2017): 70,000 grey images of clothes.",
+        input=(1, 28, 28),
+        classes=10,
+        train=55_000,
+        validation=5_000,
+        test=10_000,
+        mean=(0.2860,),
+        std=(0.3530,),
+        licence="MIT",
+        homepage=_FASHION_HOME,
+    ),
+    DataSetInfo(
+        name="cifar10",
+        about="CIFAR-10 (Krizhevsky 2009): 60,000 small colour photographs in 10 classes.",
+        input=(3, 32, 32),
+        classes=10,
+        train=45_000,
+        validation=5_000,
+        test=10_000,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        licence=_CIFAR_LICENCE,
+        homepage=_CIFAR_HOME,
+    ),
+    DataSetInfo(
+        name="cifar100",
+        about="CIFAR-100 (Krizhevsky 2009): 60,000 small colour photographs in 100 classes (the fine labels).",
+        input=(3, 32, 32),
+        classes=100,
+        train=45_000,
+        validation=5_000,
+        test=10_000,
+        # Published constants in common use; the other rows were computed from the images by this project.
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        licence=_CIFAR_LICENCE,
+        homepage=_CIFAR_HOME,
+    ),
+)
+
+DATA_SETS: dict[str, DataSetInfo] = {info.name: info for info in _ALL}
+
+
+def get(name: str) -> DataSetInfo:
+    """The data set of that name; UserError with what exists, and the nearest name, where there is none."""
+    if name in DATA_SETS:
+        return DATA_SETS[name]
+    near = difflib.get_close_matches(str(name).lower(), DATA_SETS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"no data set is called {name!r}; {hint}There are: {', '.join(DATA_SETS)}")

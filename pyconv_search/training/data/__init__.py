@@ -1,0 +1,20 @@
+"""Image data sets as plain numpy arrays: found on disk, read, checked, and split. Needs no torch."""
+
+from pyconv_search.training.data.dataset import DataSet, Split, fingerprint
+from pyconv_search.training.data.describe import CheckReport, ListingRow, SplitReport, check, listing
+from pyconv_search.training.data.find import Location
+from pyconv_search.training.data.registry import load, locations
+
+__all__ = [
+    "CheckReport",
+    "DataSet",
+    "ListingRow",
+    "Location",
+    "Split",
+    "SplitReport",
+    "check",
+    "fingerprint",
+    "listing",
+    "load",
+    "locations",
+]

@@ -1,0 +1,72 @@
+"""The table of data sets that can be read, and how one is loaded. A new data set is one family and one line here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+
+from pyconv_search.errors import UserError
+from pyconv_search.study import datasets
+from pyconv_search.training.data.cifar import CIFAR10, CIFAR100
+from pyconv_search.training.data.dataset import DataSet, Pool, Split
+from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
+from pyconv_search.training.data.find import Family, Location, choose, read, search
+from pyconv_search.training.data.holdout import VALIDATION_SALT, draw, validation_count
+from pyconv_search.training.data.shipped import FASHION_MNIST_SMALL
+
+FAMILIES: dict[str, Family] = {
+    "fashion-mnist-small": FASHION_MNIST_SMALL,
+    "fashion-mnist": FASHION_MNIST,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+}
+
+
+def load(name: str, root: str | os.PathLike[str] | None = None, validation: int | None = None) -> DataSet:
+    """Read a data set and hold ``validation`` images out of its official training split, by class (``holdout.draw``).
+
+    ``root``: a folder or official archive, then the only place looked in. ``validation``: ``info.validation`` unless
+    given; 0 leaves the validation split empty. The test split is the official one. Raises UserError for an unknown
+    name, a count that cannot be, and files that are missing, unreadable or not what they should be.
+    """
+    info = datasets.get(name)
+    count = validation_count(info, validation)
+    location = choose(name, info.homepage, locations(name, root))
+    pool = read(location, info)
+    _check_balance(pool, info.classes, location)
+    held_out = draw(pool.train.labels, count, VALIDATION_SALT)
+    kept = np.setdiff1d(np.arange(len(pool.train)), held_out)
+    return DataSet(
+        info=replace(info, train=len(kept), validation=count),
+        train=pool.train.take(kept),
+        validation=pool.train.take(held_out),
+        test=pool.test,
+        found_at=str(location.path),
+    )
+
+
+def locations(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Location, ...]:
+    """Every place the data set is looked for, in order, with the files found and missing there."""
+    datasets.get(name)
+    return search(FAMILIES[name], root)
+
+
+def _check_balance(pool: Pool, classes: int, location: Location) -> None:
+    """UserError where the classes are not of one size, as they are in all of these data sets.
+
+    It tells the digits of MNIST from Fashion-MNIST, whose files have the same names and sizes.
+    """
+    for what, split in (("training", pool.train), ("test", pool.test)):
+        sizes, right = _class_sizes(split, classes), len(split) // classes
+        for label, size in enumerate(sizes):
+            if size != right:
+                raise UserError(
+                    f"{location.path}: class {label} has {size:,} {what} images, but must have {right:,}; "
+                    "is this another data set under the same file names?"
+                )
+
+
+def _class_sizes(split: Split, classes: int) -> list[int]:
+    return np.bincount(split.labels, minlength=classes).tolist()

@@ -104,7 +104,8 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The keys that are present, in the order in which they are written."""
         return [str(key) for key in self._values]
 
     def add(self, key: str | int, text: str) -> None:

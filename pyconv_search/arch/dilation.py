@@ -13,14 +13,14 @@ def dilation_matrix(
     Args:
         in_channels, out_channels: channels of the convolution.
         pattern: dilations of one cyclic interval, ``{d_1, …, d_t}`` of the paper.
-        axes: ``both`` shifts the pattern by one channel from each filter to the next, ``input`` varies it along the input
-            channels alone, ``output`` along the output channels alone (Table 5).
+        axes: ``both`` shifts the pattern by one channel from each filter to the next, ``input`` varies it along the
+            input channels alone, ``output`` along the output channels alone (Table 5).
         groups: convolution groups; every group carries the same matrix. In a depthwise convolution
             (``groups == in_channels``) the pattern runs over the groups instead, whatever ``axes`` says (appendix A).
 
     Returns:
-        An out_channels-by-(in_channels / groups) matrix, laid out as the first two axes of ``nn.Conv2d.weight``. With c the
-        output and k the input channel counted from 0 inside their group, and t the length of the pattern, the entry
+        An out_channels-by-(in_channels / groups) matrix, laid out as the first two axes of ``nn.Conv2d.weight``. With c
+        the output and k the input channel counted from 0 inside their group, and t the length of the pattern, the entry
         is ``pattern[(k - c) mod t]`` for ``both``, ``pattern[k mod t]`` for ``input`` and ``pattern[c mod t]`` for
         ``output``; in group g of a depthwise convolution it is ``pattern[g mod t]``.
 

@@ -121,8 +121,8 @@ def _pattern(value: Any, path: Path, problems: Problems) -> tuple[int, ...]:
 def _groups(value: Any, path: Path, problems: Problems, level: tuple[int, int, int, set[int]]) -> int:
     """The groups of one level: a number that must divide, or a named rule that takes the nearest divisor.
 
-    ``pyramid`` is what the PyConv networks use (1, 4, 8, 16, 16, … from the bottom up, Table 1); ``matched`` keeps every
-    level's cost equal to the bottom one's (equation 1: K_j² / K_1², here with K_1 = 3).
+    ``pyramid`` is what the PyConv networks use (1, 4, 8, 16, 16, … from the bottom up, Table 1); ``matched`` keeps the
+    cost of every level equal to the bottom one's (equation 1: K_j² / K_1², here with K_1 = 3).
     """
     j, width, kernel, in_widths = level
     legal = divisors(math.gcd(width, *in_widths))
@@ -176,9 +176,9 @@ def _widths(keys: StageKeys, explicit: Sequence[Fields], count: int, width: int)
 def _shares(value: Any, path: Path, count: int, problems: Problems) -> list[int]:
     """The split as whole shares, bottom first.
 
-    ``equal`` gives every level a power-of-two share, as even as can be, the larger ones at the top: 1:1, 1:1:2, 1:1:1:1,
-    1:1:2:2:2 (the splits of PyConv, Tables 1 and 2). ``top-heavy`` doubles from level to level towards the top, so that
-    the top level has half of the channels; ``bottom-heavy`` is its mirror image. A list gives the shares themselves.
+    ``equal`` gives every level a power-of-two share, as even as can be, the larger ones at the top: 1:1, 1:1:2,
+    1:1:1:1, 1:1:2:2:2 (the splits of PyConv, Tables 1 and 2). ``top-heavy`` doubles from level to level, so that the
+    top level has half of the channels; ``bottom-heavy`` is its mirror image. A list gives the shares themselves.
     """
     doubling = [1, *(2**j for j in range(count - 1))]
     if value == "top-heavy":

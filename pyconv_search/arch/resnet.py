@@ -1,7 +1,7 @@
 """From a human's short description of a residual network to the Architecture: every default and rounding rule.
 
-The keys are those of a space's ``network`` section (spaces/*.yaml explain each by example). All choices are settled here;
-nothing after it decides a number again.
+The keys are those of a space's ``network`` section (spaces/*.yaml explain each by example). All choices are settled
+here; nothing after it decides a number again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The waist of the hourglass: a network as one frozen value.
 
-Everything that a human may write in several ways is settled before an :class:`Architecture` exists; two spellings of one
-network are equal, hash alike and have the same ``arch_id``. Integers, texts and tuples only.
+Everything that a human may write in several ways is settled before an :class:`Architecture` exists; two spellings of
+one network are equal, hash alike and have the same ``arch_id``. Integers, texts and tuples only.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _bottleneck(stage: Stage, in_width: int, stride: int) -> tuple[Use, ...]:
     return Use(pointwise(inner), in_width, 1), Use(stage.conv, inner, stride), Use(pointwise(stage.out), inner, 1)
 
 
-# The convolutions on the main branch of each block, every one followed by batch normalisation (He et al. 2016, figure 5).
+# The convolutions on the main branch of each block, each followed by batch normalisation (He et al. 2016, figure 5).
 BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
 
 

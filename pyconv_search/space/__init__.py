@@ -1,0 +1,1 @@
+"""Search spaces in YAML: parameters, conditions, constraints, and the networks they generate."""

@@ -1,0 +1,329 @@
+"""A search space: parameters, a network written in their terms, and constraints."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pyconv_search.arch.cost import Cost, cost
+from pyconv_search.arch.resnet import resnet
+from pyconv_search.arch.spec import Architecture
+from pyconv_search.errors import UserError
+from pyconv_search.fields import (
+    Fields,
+    Path,
+    Problem,
+    Problems,
+    SpecError,
+    integers,
+    kind_of,
+    path_text,
+    shown,
+    suggestion,
+)
+from pyconv_search.space import document
+from pyconv_search.space.constraints import FUNCTIONS, Expression, ExpressionError, parse
+from pyconv_search.space.document import Document
+from pyconv_search.space.domains import Domain, read_domain
+
+Assignment = dict[str, Any]
+FAMILIES = {"resnet": resnet}
+COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
+MOST_COUNTED = 500_000
+_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
+_REFERENCE = re.compile(r"^\$([A-Za-z][A-Za-z0-9_]*)((?:\[\d+\])*)$")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named choice; it is active where ``when`` holds (always, if None)."""
+
+    name: str
+    domain: Domain
+    when: Expression | None = None
+    about: str = ""
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Whether the parameter matters, given the values of those before it; not where it asks for an inactive one."""
+        if self.when is None:
+            return True
+        return all(values.get(name) is not None for name in self.when.names) and _holds(
+            self.when, values, ("parameters", self.name, "when")
+        )
+
+
+@dataclass(frozen=True)
+class Space:
+    """A validated search space. An assignment maps each active parameter, in order, to its value."""
+
+    name: str
+    about: str
+    parameters: tuple[Parameter, ...]
+    network: Mapping[str, Any]
+    constraints: tuple[Expression, ...]
+    input: tuple[int, int, int]
+    classes: int
+    document: Document
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Parameter]:
+        """The parameters by their names."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    def architecture(
+        self, values: Assignment, input: tuple[int, int, int] | None = None, classes: int | None = None
+    ) -> Architecture:
+        """The network of an assignment, for the space's own input and classes unless others are given.
+
+        Raises:
+            DocumentError: with the place in the space's file of every number that does not fit.
+        """
+        problems = Problems()
+        settings = _filled(self.network, values, ("network",), problems)
+        problems.check()
+        try:
+            return FAMILIES[self.network.get("family", "resnet")](
+                settings, input or self.input, classes or self.classes
+            )
+        except SpecError as error:
+            raise self.document.error([self._told(problem, values) for problem in error.problems]) from None
+
+    def _told(self, problem: Problem, values: Assignment) -> Problem:
+        where = f" (with {assignment_text(values)})" if values else ""
+        return Problem(("network", *problem.path), problem.text + where)
+
+    def violated(self, values: Assignment, cost: Cost | None = None) -> list[Expression]:
+        """The constraints that do not hold; without ``cost``, of those that ask for no cost.
+
+        A constraint that names an inactive parameter holds.
+        """
+        env = {p.name: values.get(p.name) for p in self.parameters}
+        if cost is not None:
+            env.update({name: getattr(cost, name) for name in COSTS})
+        return [
+            c
+            for i, c in enumerate(self.constraints)
+            if all(env.get(name) is not None for name in c.names) and not _holds(c, env, ("constraints", i))
+        ]
+
+    def fit(
+        self, values: Assignment, input: tuple[int, int, int] | None = None, classes: int | None = None
+    ) -> tuple[Architecture, Cost] | None:
+        """The network and its cost, or None where a constraint does not hold."""
+        if self.violated(values):
+            return None
+        arch = self.architecture(values, input, classes)
+        found = cost(arch)
+        return None if self.violated(values, found) else (arch, found)
+
+    def assignments(self) -> Iterator[Assignment]:
+        """Every assignment, before constraints, in lexicographic order of the parameters."""
+        return self._extended({}, 0, lambda p: True)
+
+    def _extended(self, values: Assignment, i: int, wanted: Any) -> Iterator[Assignment]:
+        if i == len(self.parameters):
+            yield dict(values)
+            return
+        parameter = self.parameters[i]
+        if not wanted(parameter) or not parameter.active(values):
+            yield from self._extended(values, i + 1, wanted)
+            return
+        for value in parameter.domain.values:
+            yield from self._extended({**values, parameter.name: value}, i + 1, wanted)
+
+    @functools.cached_property
+    def size(self) -> int:
+        """The exact number of assignments under the conditions, before constraints.
+
+        Only parameters that a condition reads are enumerated; the others multiply.
+
+        Raises:
+            UserError: if more than MOST_COUNTED combinations of condition-reading parameters would have to be walked.
+        """
+        readers = set().union(*(p.when.names for p in self.parameters if p.when)) if self.parameters else set()
+        if math.prod(len(p.domain) for p in self.parameters if p.name in readers) > MOST_COUNTED:
+            raise UserError(f"{self.document.file}: conditions read too many parameters to count the space exactly")
+        leaves = [p for p in self.parameters if p.name not in readers]
+        return sum(
+            math.prod(len(p.domain) for p in leaves if p.active(values))
+            for values in self._extended({}, 0, lambda p: p.name in readers)
+        )
+
+    def complete(self, given: Mapping[str, Any], path: Path, problems: Problems) -> Assignment:
+        """``given`` as an assignment: every active parameter has a legal value and no other is named."""
+        values: Assignment = {}
+        for name in given:
+            if name not in self.by_name:
+                known = list(self.by_name)
+                problems.add(
+                    (*path, name),
+                    f"is not a parameter of the space{suggestion(name, known)}; known: {', '.join(known)}",
+                )
+        for parameter in self.parameters:
+            name, domain = parameter.name, parameter.domain
+            value = given.get(name)
+            if not parameter.active(values):
+                if value is not None:
+                    problems.add(
+                        (*path, name), f"is only active when {parameter.when and parameter.when.source}; leave it out"
+                    )
+            elif value is None:
+                if len(domain) > 1:
+                    problems.add((*path, name), f"is missing; legal: {domain}")
+                values[name] = domain.values[0]
+            elif (index := domain.index(value)) is None:
+                problems.add((*path, name), f"{shown(value)} is not in the space; legal: {domain}")
+                values[name] = domain.values[0]
+            else:
+                values[name] = domain.values[index]
+        return values
+
+
+def _holds(expression: Expression, values: Mapping[str, Any], path: Path) -> bool:
+    try:
+        return bool(expression(values))
+    except ExpressionError as error:
+        raise SpecError([Problem(path, str(error))]) from None
+
+
+def assignment_text(values: Mapping[str, Any]) -> str:
+    """An assignment in one line: ``levels [3, 2, 1], pattern [1]``."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def load_space(file: str | FilePath) -> Space:
+    """The space in a YAML file.
+
+    Raises:
+        UserError: if the file cannot be read; DocumentError with every mistake, each with file:line:column.
+    """
+    return space_of(document.read(file))
+
+
+def space_of(doc: Document) -> Space:
+    """The space that a document describes; raises DocumentError with every mistake."""
+    problems = Problems()
+    fields = Fields(doc.value, (), problems)
+    name, about = fields.text("space"), fields.text("about", "")
+    parameters = _parameters(fields.section("parameters", None))
+    network = fields.section("network")
+    network.text("family", "resnet", tuple(FAMILIES))
+    size = integers(network.take("input", [3, 224, 224]), ("network", "input"), problems)
+    if len(size) != 3:
+        problems.add(("network", "input"), f"must be [channels, height, width], but got {list(size)}")
+    classes = network.integer("classes", 1000, low=2)
+    constraints = _constraints(fields, parameters)
+    fields.close()
+    settings = doc.value.get("network", {}) if isinstance(doc.value, dict) else {}
+    if isinstance(settings, dict):
+        _check_references(settings, {p.name: p for p in parameters}, ("network",), problems)
+    if problems.found:
+        raise doc.error(problems.found)
+    return Space(name, about, parameters, settings, constraints, (size[0], size[1], size[2]), classes, doc)
+
+
+def _parameters(fields: Fields) -> tuple[Parameter, ...]:
+    parameters: list[Parameter] = []
+    for name in fields.names():
+        own = fields.section(name)
+        if not _NAME.match(name) or name in COSTS or name in FUNCTIONS:
+            fields.add(
+                name,
+                "is not a usable name: a letter, then letters, digits or _; reserved: "
+                f"{', '.join((*COSTS, *FUNCTIONS))}",
+            )
+        about, condition = own.text("about", ""), own.take("when", None)
+        domain = read_domain(own)
+        own.close()
+        when = None
+        if condition is not None:
+            when = _expression(condition, [p.name for p in parameters], (*own.path, "when"), own.problems)
+        if domain is not None:
+            parameters.append(Parameter(name, domain, when, about))
+    return tuple(parameters)
+
+
+def _expression(source: Any, known: list[str], path: Path, problems: Problems) -> Expression | None:
+    try:
+        expression = parse(source)
+    except ExpressionError as error:
+        problems.add(path, str(error))
+        return None
+    for name in sorted(expression.names - set(known)):
+        above = "; a condition may read the parameters above it" if path[-1] == "when" else ""
+        problems.add(
+            path,
+            f"unknown name {name!r}{suggestion(name, known)}{above}; known: {', '.join(known) or 'none'}"
+            f" (a text stands in quotes: '{name}')",
+        )
+    return expression
+
+
+def _constraints(fields: Fields, parameters: tuple[Parameter, ...]) -> tuple[Expression, ...]:
+    known = [p.name for p in parameters] + list(COSTS)
+    read = [
+        _expression(source, known, ("constraints", i), fields.problems)
+        for i, source in enumerate(fields.items("constraints", None))
+    ]
+    return tuple(expression for expression in read if expression is not None)
+
+
+def _reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
+    """The name and indices of a reference such as ``$levels[0]``; None for any other value."""
+    match = _REFERENCE.match(value) if isinstance(value, str) else None
+    return (match[1], tuple(int(i) for i in re.findall(r"\d+", match[2]))) if match else None
+
+
+def _check_references(value: Any, parameters: Mapping[str, Parameter], path: Path, problems: Problems) -> None:
+    """Every reference names a parameter, and its index exists in every value of the domain."""
+    children: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        _check_references(child, parameters, (*path, key), problems)
+    if not isinstance(value, str) or not value.startswith("$"):
+        return
+    reference = _reference(value)
+    if reference is None:
+        problems.add(path, f"{value!r} is not a reference; for example: $levels or $levels[0]")
+    elif reference[0] not in parameters:
+        known = list(parameters)
+        problems.add(
+            path,
+            f"unknown parameter {reference[0]!r}{suggestion(reference[0], known)}; known: {', '.join(known) or 'none'}",
+        )
+    elif reference[1]:
+        for candidate in parameters[reference[0]].domain.values:
+            try:
+                _indexed(candidate, reference[1])
+            except (TypeError, IndexError, KeyError):
+                problems.add(path, f"{value} does not exist where {reference[0]} is {shown(candidate)}")
+                break
+
+
+def _indexed(value: Any, indices: tuple[int, ...]) -> Any:
+    for i in indices:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"{kind_of(value)} has no index")
+        value = value[i]
+    return value
+
+
+def _filled(value: Any, values: Mapping[str, Any], path: Path, problems: Problems) -> Any:
+    """``value`` with every reference replaced; one to an inactive parameter becomes null, which leaves the default."""
+    if isinstance(value, dict):
+        return {key: _filled(child, values, (*path, key), problems) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_filled(child, values, (*path, i), problems) for i, child in enumerate(value)]
+    reference = _reference(value)
+    if reference is None:
+        return value
+    found = values.get(reference[0])
+    try:
+        return None if found is None else _indexed(found, reference[1])
+    except (TypeError, IndexError):
+        problems.add(path, f"{value} does not exist where {reference[0]} is {shown(found)} ({path_text(path)})")
+        return None

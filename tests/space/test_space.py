@@ -1,0 +1,264 @@
+"""Spaces: sizes and samples against brute force, and the messages for every kind of mistake."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyconv_search.arch.cost import cost
+from pyconv_search.arch.spec import canonical_json, from_dict, to_dict
+from pyconv_search.errors import UserError
+from pyconv_search.fields import Problems
+from pyconv_search.space.describe import check, describe
+from pyconv_search.space.document import parse
+from pyconv_search.space.sampling import draw, sample
+from pyconv_search.space.space import Space, load_space, space_of
+
+Make = Callable[..., Space]
+
+CONDITIONAL = """
+a: {choice: [1, 2, 3]}
+b: {int: [0, 4], when: a >= 2}
+c: {choice: [x, y], when: b == 3 or b == 4}
+d: {int: [1, 1000]}
+e: {choice: [p, q, r], when: a == 1}
+"""
+
+
+def test_size_under_conditions_is_exact(make_space: Make) -> None:
+    space = make_space(CONDITIONAL)
+    brute = sum(
+        1000 * (3 if a == 1 else 1) * (2 if a >= 2 and b in (3, 4) else 1)
+        for a in (1, 2, 3)
+        for b in (range(5) if a >= 2 else [None])
+    )
+    assert space.size == brute
+
+
+def test_assignments_are_all_different_and_as_many_as_the_size(make_space: Make) -> None:
+    space = make_space(CONDITIONAL.replace("1000", "3"))
+    listed = [json.dumps(values) for values in space.assignments()]
+    assert len(set(listed)) == len(listed) == space.size
+    assert '{"a": 1, "d": 1, "e": "p"}' in listed
+
+
+def test_an_inactive_parameter_makes_what_asks_for_it_inactive(make_space: Make) -> None:
+    space = make_space("a: {choice: [1, 2]}\nb: {choice: [1, 2], when: a == 2}\nc: {choice: [7, 8], when: b != 2}")
+    assert [values for values in space.assignments() if "b" not in values] == [{"a": 1}]
+
+
+def test_references_fill_the_network(make_space: Make) -> None:
+    space = make_space(
+        "levels: {sequence: {of: [1, 2, 3], length: 3, order: nonincreasing}}\n"
+        "pattern: {choice: [[1, 2, 1, 4], [2]], when: 'levels == [1, 1, 1]'}",
+        network="stages:\n  - {levels: '$levels[0]', pattern: $pattern}\n  - {levels: '$levels[1]'}\n  - {}",
+    )
+    pyramid = space.architecture({"levels": [3, 2, 1]})
+    assert [len(stage.conv.levels) for stage in pyramid.stages] == [3, 2, 1]
+    plain = space.architecture({"levels": [1, 1, 1], "pattern": [1, 2, 1, 4]})
+    assert [stage.conv.levels[0].pattern for stage in plain.stages] == [(1, 2, 1, 4), (1,), (1,)]
+
+
+def test_constraints_hold_for_every_sample(make_space: Make) -> None:
+    space = make_space(
+        "w: {int: [16, 64], step: 16}\nlevels: {choice: [[1, 1, 1], [2, 2, 2], [4, 3, 2]]}",
+        network="width: $w\nlevels: $levels",
+        constraints="params <= 250k\nw >= 32 or levels[0] > 1",
+    )
+    every = {
+        (w, tuple(levels))
+        for w, levels in itertools.product((16, 32, 48, 64), ([1, 1, 1], [2, 2, 2], [4, 3, 2]))
+        if (w >= 32 or levels[0] > 1) and cost(space.architecture({"w": w, "levels": levels})).params <= 250_000
+    }
+    found = list(sample(space, len(every), seed=1))
+    assert {(s.values["w"], tuple(s.values["levels"])) for s in found} == every
+    assert 0 < len(every) < 12
+    with pytest.raises(UserError, match=f"found {len(every)} of {len(every) + 1} different networks"):
+        list(sample(space, len(every) + 1, seed=1))
+
+
+def test_a_constraint_on_an_inactive_parameter_holds(make_space: Make) -> None:
+    space = make_space("a: {choice: [1, 2]}\nb: {choice: [1, 2], when: a == 2}", constraints="b == 2")
+    assert [v for v in space.assignments() if not space.violated(v)] == [{"a": 1}, {"a": 2, "b": 2}]
+
+
+def test_draws_are_uniform(make_space: Make) -> None:
+    """Chi-square over 3,000 draws of 5 values; a fair stream exceeds 23.5 with probability 10⁻⁴."""
+    space = make_space("a: {int: [1, 5]}")
+    counts = Counter(draw(space, 7, i)["a"] for i in range(3000))
+    assert sum((counts[k] - 600) ** 2 / 600 for k in range(1, 6)) < 23.5
+
+
+def test_samples_are_the_same_in_another_process_and_for_ever(shipped: Path) -> None:
+    space = load_space(shipped)
+    n = min(4, space.size)
+    here = [canonical_json(s.architecture) for s in sample(space, n, seed=5)]
+    code = (
+        "import sys; from pyconv_search.space.space import load_space; from pyconv_search.space.sampling import sample\n"
+        "from pyconv_search.arch.spec import canonical_json\n"
+        f"for s in sample(load_space(sys.argv[1]), {n}, seed=5): print(canonical_json(s.architecture))"
+    )
+    root = Path(__file__).parents[2]
+    there = subprocess.run([sys.executable, "-c", code, shipped], capture_output=True, text=True, cwd=root, check=True)
+    assert there.stdout.split() == here
+    assert [canonical_json(s.architecture) for s in sample(space, 2, seed=5)] == here[:2]
+
+
+def test_draws_never_change() -> None:
+    """These values are frozen: a study's random sample must be the same after every upgrade."""
+    space = space_of(parse("space: t\nparameters: {a: {int: [1, 1000]}, b: {choice: [x, y, z]}}\nnetwork: {depth: 18}"))
+    assert [draw(space, 0, i) for i in range(3)] == [
+        {"a": 312, "b": "z"}, {"a": 237, "b": "y"}, {"a": 82, "b": "x"}]  # fmt: skip
+
+
+def test_shipped_spaces_check_sample_and_round_trip(shipped: Path) -> None:
+    space = load_space(shipped)
+    check(space)
+    described = describe(space)
+    assert described.size == space.size
+    assert described.networks > 0
+    for found in described.samples:
+        assert from_dict(json.loads(json.dumps(to_dict(found.architecture)))) == found.architecture
+        assert not space.violated(found.values, found.cost)
+
+
+def test_description_of_a_small_space_is_exact(make_space: Make) -> None:
+    space = make_space("w: {int: [16, 64], step: 16}", network="width: $w", constraints="params <= 1.5M\nw >= 32")
+    costs = {w: cost(space.architecture({"w": w})) for w in (16, 32, 48, 64)}
+    accepted = [w for w in (32, 48, 64) if costs[w].params <= 1_500_000]
+    described = describe(space)
+    assert described.exact
+    assert (described.size, described.looked_at, described.networks) == (4, 4, len(accepted))
+    assert described.accepted == len(accepted) / 4
+    assert dict(described.acceptance) == {"params <= 1.5M": len(accepted) / 3, "w >= 32": 3 / 4}
+    assert (described.spreads["macs"].low, described.spreads["macs"].high) == (
+        costs[min(accepted)].macs, costs[max(accepted)].macs)  # fmt: skip
+    assert sum(described.spreads["macs"].counts) == len(accepted)
+
+
+def test_rows_are_completed_or_refused(make_space: Make) -> None:
+    space = make_space("a: {choice: [1, 2]}\nb: {int: [2, 8], step: 2, when: a == 2}\nc: {choice: [only]}")
+    problems = Problems()
+    assert space.complete({"a": 1}, (), problems) == {"a": 1, "c": "only"}
+    assert space.complete({"a": 2, "b": 4}, (), problems) == {"a": 2, "b": 4, "c": "only"}
+    assert not problems.found
+    space.complete({"a": 1, "b": 2, "d": 1}, ("rows", 0), problems)
+    space.complete({"a": 2, "b": 3}, ("rows", 1), problems)
+    space.complete({"a": 2}, ("rows", 2), problems)
+    assert [str(p) for p in problems.found] == [
+        "rows[0].d: is not a parameter of the space; known: a, b, c",
+        "rows[0].b: is only active when a == 2; leave it out",
+        "rows[1].b: 3 is not in the space; legal: integers 2 … 8 in steps of 2",
+        "rows[2].b: is missing; legal: integers 2 … 8 in steps of 2",
+    ]
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        check(space_of(parse(text, "f.yaml")))
+    return str(caught.value).splitlines()
+
+
+def test_several_mistakes_are_told_at_once_with_their_places() -> None:
+    text = """\
+space: broken
+parameters:
+  levels: {choice: [[1, 1, 1, 1], [4, 3, 2, 1]]}
+  pattern: {choice: [[1], [1, 2]], wen: 'levels == [1, 1, 1, 1]'}
+  split: {choice: [equal], when: 'level[0] > 1'}
+network:
+  familly: resnet
+  depth: 50
+  levels: $level
+  pattern: $pattern[3]
+constraints:
+  - gmac <= 4.2
+  - params <=
+"""
+    assert mistakes(text) == [
+        "f.yaml:4:36 parameters.pattern.wen: unknown key; did you mean when?",
+        "f.yaml:5:34 parameters.split.when: unknown name 'level'; did you mean levels?; a condition may read the "
+        "parameters above it; known: levels, pattern (a text stands in quotes: 'level')",
+        "f.yaml:12:5 constraints[0]: unknown name 'gmac'; did you mean gmacs?; known: levels, pattern, split, params, "
+        "macs, gmacs, activations, receptive_field (a text stands in quotes: 'gmac')",
+        "f.yaml:13:5 constraints[1]: 'params <=' is not an expression; for example: gmacs <= 4.2, levels == [1, 1]",
+        "f.yaml:9:11 network.levels: unknown parameter 'level'; did you mean levels?; known: levels, pattern, split",
+        "f.yaml:10:12 network.pattern: $pattern[3] does not exist where pattern is [1]",
+    ]
+
+
+def test_networks_that_do_not_fit_are_told_with_the_nearest_legal_number() -> None:
+    text = """\
+space: broken
+parameters:
+  groups: {choice: [1, 6]}
+network:
+  depth: 50
+  familly: resnet
+  stages:
+    - {levels: [{kernel: 3, width: 32}, {kernel: 4, width: 32, groups: $groups}]}
+    - {levels: 2, split: [1, 2]}
+    - {}
+    - {pattern: []}
+"""
+    assert mistakes(text.replace("[1, 2]}", "[1, 1]}")) == [
+        "f.yaml:8:50 network.stages[0].levels[1].kernel: must be odd, but got 4; nearest: 3, 5 (with groups 1)",
+        "f.yaml:11:17 network.stages[3].pattern: must hold at least one dilation, but got an empty list; "
+        "a standard convolution is [1] (with groups 1)",
+        "f.yaml:6:3 network.familly: unknown key; did you mean family? (with groups 1)",
+        "f.yaml:8:72 network.stages[0].levels[1].groups: 6 does not divide 64 input channels; nearest: 4, 8 (with groups 6)",
+    ]
+    assert any("cannot split 128 channels 1:2 over 2 levels; nearest width: 126, 129" in m for m in mistakes(text))
+
+
+def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None:
+    text = (
+        "space: t\nparameters:\n  a: {choice: [[1], [2]]}\n  b: {choice: [1, 2], when: a > 1}\nnetwork: {depth: 18}\n"
+    )
+    assert mistakes(text)[0].startswith("f.yaml:4:29 parameters.b.when: 'a > 1' cannot be evaluated")
+    text = "space: t\nparameters:\n  a: {choice: [[1], [2]]}\nnetwork: {depth: 18}\nconstraints:\n  - a > 1\n"
+    assert mistakes(text)[0].startswith("f.yaml:6:5 constraints[0]: 'a > 1' cannot be evaluated")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[1, 2]", "f.yaml:1:1: must be a mapping of keys to values, but got a list ([1, 2])"),
+        ("space: t", "f.yaml:1:1 network: is required, but missing"),
+        ("space: 3\nnetwork: {depth: 18}", "f.yaml:1:8 space: must be a text, but got an integer (3)"),
+        ("space: t\nnetwork: {depth: 19}", "f.yaml:2:18 network.depth: 3 stages of basic blocks have a depth of 6·n + 2, "
+                                           "but got 19; nearest: 14, 20"),
+        ("space: t\nnetwork: {depth: 18, input: [3, 16, 16]}", "f.yaml:2:29 network.input: 16×16 pixels are too few: the "
+         "network reduces each side 32 times; at least 32×32, or fewer strides"),
+        ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width], "
+                                                           "but got [3, 16]"),
+        ("space: t\nnetwork: {depth: 18}\nparameters: {sum: {choice: [1]}}", "f.yaml:3:19 parameters.sum: is not a usable "
+         "name: a letter, then letters, digits or _; reserved: params, macs, gmacs, activations, receptive_field, len, "
+         "sum, min, max, abs"),
+        ("space: t\nnetwork: {depth: 18, blocks: [2, 2, 2, 2]}", "f.yaml:2:18 network.depth: give either depth or blocks "
+         "(the number of blocks in each stage), one of the two"),
+        ("space: t\nnetwork: {depth: 50, stages: [{}, {}, {groups: 7}, {}]}", "f.yaml:2:48 network.stages[2].groups: 7 does "
+         "not divide 256 input channels; nearest: 4, 8"),
+    ],
+)  # fmt: skip
+def test_single_mistakes(text: str, expected: str) -> None:
+    assert expected in mistakes(text)
+
+
+def test_describe_answers_without_torch() -> None:
+    code = (
+        "import sys; from pyconv_search.space.space import load_space; from pyconv_search.space.describe import describe\n"
+        "describe(load_space('spaces/pyconv_levels.yaml'))\n"
+        "print(sorted({'torch', 'ray', 'optuna', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
+    )
+    assert done.stdout.strip() == "[]"

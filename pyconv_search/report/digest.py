@@ -1,0 +1,205 @@
+"""What a store says: the architectures over their seeds, the one selected, the front, the paired differences.
+
+Selection: of the architectures with the most complete seeds (all of the study's seeds, if any has them all) the one
+with the lowest mean of the first accuracy objective on the validation split; ties go to fewer MACs. The front is taken
+over the same architectures, in that objective and the study's cost objectives (GMACs when it has none).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pyconv_search.report.stats import Difference, Summary, front, holm, paired_difference, statement, summarize
+from pyconv_search.report.words import labels
+from pyconv_search.results.row import Row
+from pyconv_search.results.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A quantity of the vocabulary: the Row's field, what a reader calls it, its unit and the digits to print."""
+
+    key: str
+    field: str
+    title: str
+    unit: str
+    digits: int = 2
+    scale: float = 1.0
+
+    def of(self, row: Row) -> float | None:
+        """The validation or cost figure of a row in this unit; None when missing, NaN or infinite."""
+        value = getattr(row, self.field)
+        return None if value is None or not math.isfinite(value) else value * self.scale
+
+    def of_test(self, row: Row) -> float | None:
+        value = getattr(row, self.field.replace("val_", "test_"))
+        return None if value is None or not math.isfinite(value) else value
+
+
+ACCURACY = {
+    m.key: m
+    for m in (
+        Measure("top1_error", "val_top1_error", "top-1 error", "%"),
+        Measure("top5_error", "val_top5_error", "top-5 error", "%"),
+        Measure("loss", "val_loss", "loss", "nats", digits=4),
+    )
+}
+COSTS = {
+    m.key: m
+    for m in (
+        Measure("gmacs", "macs", "GMACs per image", "multiply-adds, 10⁹", scale=1e-9),
+        Measure("macs", "macs", "GMACs per image", "multiply-adds, 10⁹", scale=1e-9),
+        Measure("params", "params", "Parameters", "millions", scale=1e-6),
+        Measure("activations", "activations", "Activations", "millions", scale=1e-6),
+        Measure("receptive_field", "receptive_field", "Receptive field", "pixels"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One architecture: its trials, and its complete trials' figures by seed.
+
+    ``values`` are of the accuracy objective on the validation split, ``test`` of the same on the test split.
+    """
+
+    arch_id: str
+    name: str
+    first: Row
+    rows: tuple[Row, ...]
+    values: dict[int, float]
+    test: dict[int, float]
+    summary: Summary | None
+    test_summary: Summary | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate against the baseline on shared seeds; ``p`` is Holm's over all comparisons of the study."""
+
+    candidate: Candidate
+    difference: Difference
+    p: float | None
+
+    @property
+    def statement(self) -> str:
+        return statement(self.p)
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """All that the page tells. ``candidates`` stand best first, those with too few seeds last."""
+
+    store: Store
+    accuracy: Measure
+    costs: tuple[Measure, ...]
+    candidates: tuple[Candidate, ...]
+    eligible: frozenset[str]
+    front: frozenset[str]
+    baseline: Candidate | None
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def selected(self) -> Candidate | None:
+        return self.candidates[0] if self.eligible else None
+
+    def name_of(self, row: Row) -> str:
+        """What the page calls the architecture of a row."""
+        return next((c.name for c in self.candidates if c.arch_id == row.arch_id), row.arch_id[:10])
+
+    @property
+    def cost(self) -> Measure:
+        """The cost on the figure's axis."""
+        return self.costs[0] if self.costs else COSTS["gmacs"]
+
+    @property
+    def baseline_role(self) -> str:
+        return "the first row of the study" if _listed(self.store) else "the first architecture of the run"
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(row.status for row in self.store.rows)
+
+    @property
+    def remaining(self) -> int | None:
+        """Trials that are planned and have left no row yet; None when the study plans no number."""
+        planned = self.store.study.get("planned")
+        return None if planned is None else max(0, planned - len(self.store.rows))
+
+
+def digest(store: Store) -> Digest:
+    """The digest of a store, which may hold no row at all."""
+    objectives = store.study["objectives"]
+    accuracy = next((ACCURACY[key] for key in objectives if key in ACCURACY), ACCURACY["top1_error"])
+    costs = tuple(COSTS[key] for key in objectives if key in COSTS)
+    found = _candidates(store, accuracy)
+    baseline = _baseline(store, found)
+    most = max((len(c.values) for c in found), default=0)
+    eligible = frozenset(c.arch_id for c in found if most and len(c.values) == most)
+    ordered = tuple(sorted(found, key=lambda c: _rank(c, eligible)))
+    comparisons = _comparisons(ordered, baseline)
+    members = _front([c for c in ordered if c.arch_id in eligible], costs or (COSTS["gmacs"],), objectives)
+    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons)
+
+
+def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:
+    grouped: dict[str, list[Row]] = {}
+    for row in store.rows:
+        grouped.setdefault(row.arch_id, []).append(row)
+    names = labels(store.rows)
+    found = []
+    for arch_id, rows in grouped.items():
+        complete = [row for row in rows if row.status == "complete"]
+        values = {row.seed: value for row in complete if (value := accuracy.of(row)) is not None}
+        test = {row.seed: value for row in complete if (value := accuracy.of_test(row)) is not None}
+        summaries = [summarize(list(v.values())) if v else None for v in (values, test)]
+        found.append(Candidate(arch_id, names[arch_id], rows[0], tuple(rows), values, test, *summaries))
+    return found
+
+
+def _baseline(store: Store, found: list[Candidate]) -> Candidate | None:
+    """The first row that the study lists, once it has a trial; where it lists none, what was started first."""
+    listed = _listed(store)
+    if listed:
+        return next((c for c in found if any(_is_listed(row, listed) for row in c.rows)), None)
+    return min(found, key=lambda c: min(row.started for row in c.rows), default=None)
+
+
+def _listed(store: Store) -> dict[str, Any]:
+    rows = store.study["search"].get("rows")
+    first = rows[0] if isinstance(rows, list) and rows else None
+    return first if isinstance(first, dict) else {}
+
+
+def _is_listed(row: Row, listed: dict[str, Any]) -> bool:
+    if listed.get("name"):
+        return bool(row.name == listed["name"])
+    return all(row.parameters.get(name) == value for name, value in listed.items() if name != "name")
+
+
+def _rank(candidate: Candidate, eligible: frozenset[str]) -> tuple[bool, int, float, int, str]:
+    mean = candidate.summary.mean if candidate.summary else math.inf
+    seeds = len(candidate.values)
+    return candidate.arch_id not in eligible, -seeds, mean, candidate.first.macs, candidate.arch_id
+
+
+def _comparisons(ordered: tuple[Candidate, ...], baseline: Candidate | None) -> tuple[Comparison, ...]:
+    if baseline is None:
+        return ()
+    pairs = [(c, paired_difference(c.values, baseline.values)) for c in ordered if c is not baseline]
+    shared = [(c, difference) for c, difference in pairs if difference is not None]
+    corrected = holm([difference.p for _, difference in shared])
+    return tuple(Comparison(c, d, p) for (c, d), p in zip(shared, corrected, strict=True))
+
+
+def _front(among: list[Candidate], costs: tuple[Measure, ...], objectives: dict[str, str]) -> frozenset[str]:
+    signs = [-1 if objectives.get(cost.key) == "max" else 1 for cost in costs]
+    points = []
+    for c in among:
+        summary = c.summary
+        if summary is not None:
+            points.append((summary.mean, *(s * (cost.of(c.first) or 0) for s, cost in zip(signs, costs, strict=True))))
+    return frozenset(among[index].arch_id for index in front(points))

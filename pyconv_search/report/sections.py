@@ -1,0 +1,321 @@
+"""The page's words and tables as plain values, made from a digest; the template only places them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pyconv_search.report.digest import Candidate, Comparison, Digest
+from pyconv_search.report.stats import Summary, seeds_needed
+from pyconv_search.report.words import (
+    NONE,
+    REASONS,
+    clipped,
+    count,
+    fixed,
+    listed,
+    p_value,
+    parameters,
+    seeds,
+    short,
+    with_interval,
+)
+from pyconv_search.results.row import Row
+from pyconv_search.results.tables import compact, parameter_names, tables
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A table's cell: the text, the number to sort by (None: sort by the text), and what hovering tells."""
+
+    text: str
+    value: float | int | None = None
+    title: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A table's row; ``mark`` is selected, front, short or nothing."""
+
+    cells: tuple[Cell, ...]
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``head`` are the columns' texts; ``first`` is the index of the one that names the row."""
+
+    id: str
+    caption: str
+    head: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def value(d: Digest, summary: Summary) -> str:
+    """``12.34 ± 0.56 %``."""
+    return f"{with_interval(summary, d.accuracy.digits)} {d.accuracy.unit}"
+
+
+def spread(summary: Summary) -> str:
+    """``mean ± 95 % t interval, 5 seeds``; ``1 seed, no interval``."""
+    return seeds(summary.n) if summary.n == 1 else f"mean ± 95 % t interval, {seeds(summary.n)}"
+
+
+def standing(d: Digest) -> str:
+    """How far the study is, in one sentence."""
+    counts, planned = d.counts, d.store.study.get("planned")
+    done = len(d.store.rows)
+    last = d.store.events[-1]["name"] if d.store.events else ""
+    of = f"{done:,} of {planned:,} trials finished" if planned is not None else f"{count(done, 'trial')} finished"
+    parts = [f"{counts[status]:,} {status}" for status in ("complete", "stopped", "failed")]
+    if d.remaining is not None:
+        parts.append(f"{d.remaining:,} remaining")
+    over = last == "finished" or (planned is not None and done >= planned)
+    late = "" if over else " when the run was interrupted" if last == "interrupted" else " so far"
+    return f"{of}{late}: {', '.join(parts)}."
+
+
+def against_baseline(d: Digest) -> str:
+    """The paired difference of the selected architecture from the baseline, in words that do not overstate it."""
+    if d.selected is None or d.baseline is None or len(d.candidates) < 2:
+        return ""
+    name = f"{clipped(d.baseline.name, 80)} ({d.baseline_role})"
+    if d.selected is d.baseline:
+        return f"The selected architecture is the baseline itself, {name}."
+    own = next((c for c in d.comparisons if c.candidate is d.selected), None)
+    if own is None:
+        return f"It shares no complete seed with the baseline, {name}."
+    return f"Against the baseline, {name}, {difference(d, own)}."
+
+
+def difference(d: Digest, comparison: Comparison) -> str:
+    """``on 5 shared seeds: −0.40 ± 0.20 points, p = 0.012 …: differs``."""
+    found, unit = comparison.difference, "points" if d.accuracy.unit == "%" else d.accuracy.unit
+    half = "" if found.half_width is None else f" ± {fixed(found.half_width, d.accuracy.digits)}"
+    start = f"on {count(found.n, 'shared seed')}: {fixed(found.mean, d.accuracy.digits)}{half} {unit}"
+    if found.p is None:
+        why = "one seed has no interval" if found.n == 1 else "no spread between the seeds"
+        return f"{start}, not resolved at n = {found.n} ({why})"
+    tests = sum(c.difference.p is not None for c in d.comparisons)
+    holm = f", Holm-corrected for {tests} comparisons" if tests > 1 else ""
+    if comparison.statement == "differs":
+        return f"{start}, {p_value(comparison.p)}{holm}: differs"
+    more = seeds_needed(found, tests)
+    hint = f"; at least {more} seeds would be needed, were the true difference as seen" if more else ""
+    return f"{start}, {p_value(comparison.p)}{holm}: not resolved at n = {found.n}{hint}"
+
+
+def architectures(d: Digest) -> Table:
+    """One line an architecture, the selected first."""
+    names = parameter_names(d.store)
+    unit = d.accuracy.unit
+    head: tuple[str, ...] = (
+        "Architecture",
+        f"Validation {d.accuracy.title} ({unit})",
+        f"Test {d.accuracy.title} ({unit})",
+        "Seeds",
+    )
+    head += ("GMACs", "Params (M)", "Activations (M)", "Receptive field (px)", *names, "Mark", "Id")
+    lines = tuple(_architecture(d, c, names) for c in d.candidates)
+    return Table("architectures", "One line an architecture: mean ± 95 % t interval over seeds", head, lines)
+
+
+def trials(d: Digest) -> Table:
+    """Every trial of the journal, in its order."""
+    head: tuple[str, ...] = ("Trial", "Architecture", "Seed", "Status", "Epochs", "Validation top-1 error (%)")
+    head += ("Validation loss", "Test top-1 error (%)", "Training (s)", "Images/s", "Device", "Resumed")
+    names = {c.arch_id: c.name for c in d.candidates}
+    lines = tuple(_trial(row, names[row.arch_id]) for row in d.store.rows)
+    return Table("trials", "Every trial of the journal", head, lines)
+
+
+def differences(d: Digest) -> Table | None:
+    """Every architecture against the baseline; None when none shares two seeds with it and so has an interval."""
+    if all(c.difference.n < 2 for c in d.comparisons):
+        return None
+    digits, unit = d.accuracy.digits, "points" if d.accuracy.unit == "%" else d.accuracy.unit
+    tests = sum(c.difference.p is not None for c in d.comparisons)
+    head = ("Architecture", f"Difference ({unit})", "Shared seeds", "p", "p (Holm)", "Statement")
+    lines = []
+    for c in d.comparisons:
+        found = c.difference
+        half = "" if found.half_width is None else f" ± {fixed(found.half_width, digits)}"
+        more = seeds_needed(found, tests) if c.statement != "differs" else None
+        said = c.statement + (f" (at least {more} seeds needed)" if more else "")
+        cells = (
+            Cell(c.candidate.name),
+            Cell(fixed(found.mean, digits) + half, found.mean, numeric=True),
+            Cell(str(found.n), found.n, numeric=True),
+            Cell(_p(found.p), found.p, numeric=True),
+            Cell(_p(c.p), c.p, numeric=True),
+            Cell(said),
+        )
+        lines.append(Line(cells, "selected" if c.candidate is d.selected else ""))
+    name = clipped(d.baseline.name, 80) if d.baseline else ""
+    return Table("differences", f"Paired difference from the baseline, {name}, on shared seeds", head, tuple(lines))
+
+
+def unfinished(d: Digest) -> list[dict[str, str]]:
+    """The failed and the stopped trials, failures first, with their reasons."""
+    rows = sorted((r for r in d.store.rows if r.status != "complete"), key=lambda r: r.status)
+    return [_unfinished(row, d.name_of(row)) for row in rows]
+
+
+def superseded(d: Digest) -> list[dict[str, str]]:
+    """Earlier attempts at trials that were run again."""
+    return [_unfinished(row, d.name_of(row)) for row in d.store.superseded]
+
+
+def settings(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Keys and values of one level of the study, a list or an object as compact JSON, None as a dash."""
+    return [(str(key), NONE if item is None else compact(item)) for key, item in values.items()]
+
+
+def csv_text(d: Digest) -> str:
+    """The table of rows (see :func:`pyconv_search.results.tables.tables`) as CSV, without rounding."""
+    rows, _ = tables(d.store)
+    return str(rows.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL))
+
+
+def starts(d: Digest) -> list[dict[str, str]]:
+    """Each start of the run: when, with which command, code and machine."""
+    found = []
+    for event in d.store.events:
+        if event["name"] == "start":
+            git = event.get("git")
+            sha = f"{git.get('sha')}{', with uncommitted changes' if git.get('dirty') else ', clean'}" if git else NONE
+            environment = ", ".join(f"{k} {v}" for k, v in (event.get("environment") or {}).items())
+            found.append(
+                {
+                    "time": str(event.get("time", NONE)),
+                    "command": str(event.get("command", NONE)),
+                    "code": sha,
+                    "environment": environment or NONE,
+                }
+            )
+    return found
+
+
+def environments(d: Digest) -> list[str]:
+    """The distinct environments that the rows were made in."""
+    texts = dict.fromkeys(json.dumps(row.environment, sort_keys=True) for row in d.store.rows if row.environment)
+    return [", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in texts]
+
+
+def front_members(d: Digest) -> list[dict[str, str]]:
+    """The front, cheapest first; empty when no cost is an objective."""
+    members = [c for c in d.candidates if c.arch_id in d.front] if d.costs else []
+    members.sort(key=lambda c: d.cost.of(c.first) or 0)
+    found = []
+    for c in members:
+        if c.summary is not None:
+            found.append(
+                {"name": c.name, "error": f"{value(d, c.summary)} ({seeds(c.summary.n)})", "costs": costs(d, c)}
+            )
+    return found
+
+
+def costs(d: Digest, c: Candidate) -> str:
+    """``3.88 GMACs per image and 24.9 M parameters``, and the study's other costs."""
+    parts = [f"{short(c.first.macs / 1e9)} GMACs per image", f"{short(c.first.params / 1e6)} M parameters"]
+    if any(cost.key == "activations" for cost in d.costs):
+        parts.append(f"{short(c.first.activations / 1e6)} M activations")
+    if any(cost.key == "receptive_field" for cost in d.costs):
+        parts.append(f"a receptive field of {c.first.receptive_field} pixels")
+    return listed(parts)
+
+
+def plane(d: Digest) -> str:
+    """What the front is taken over: ``top-1 error and GMACs per image``."""
+    return listed(
+        [d.accuracy.title, *((c.title if "MAC" in c.title else c.title.lower()) for c in d.costs or (d.cost,))]
+    )
+
+
+def data_uri(text: str) -> str:
+    import base64
+
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
+
+
+def _architecture(d: Digest, c: Candidate, names: list[str]) -> Line:
+    short_of_seeds = c.arch_id not in d.eligible
+    mark = "selected" if c is d.selected else "front" if c.arch_id in d.front else "short" if short_of_seeds else ""
+    words = {"selected": "selected", "front": "front", "short": "fewer seeds", "": ""}[mark]
+    if c is d.selected and c.arch_id in d.front:
+        words = "selected, front"
+    if c is d.baseline:
+        words = ", ".join(w for w in (words, "baseline") if w)
+    first = c.first
+    cells = [
+        Cell(c.name, title=parameters(first.parameters)),
+        _mean(d, c.summary),
+        _mean(d, c.test_summary),
+        Cell(f"{len(c.values)} of {len({r.seed for r in c.rows})}", len(c.values), "complete of started", True),
+        Cell(short(first.macs / 1e9), first.macs, f"{first.macs:,} multiply-adds", True),
+        Cell(short(first.params / 1e6), first.params, f"{first.params:,}", True),
+        Cell(short(first.activations / 1e6), first.activations, f"{first.activations:,}", True),
+        Cell(str(first.receptive_field), first.receptive_field, numeric=True),
+        *(_parameter(first, name) for name in names),
+        Cell(words),
+        Cell(first.arch_id[:8], title=first.arch_id),
+    ]
+    return Line(tuple(cells), mark)
+
+
+def _mean(d: Digest, summary: Summary | None) -> Cell:
+    if summary is None:
+        return Cell(NONE, numeric=True)
+    title = "" if summary.sd is None else f"standard deviation {fixed(summary.sd, d.accuracy.digits)}"
+    return Cell(with_interval(summary, d.accuracy.digits), summary.mean, title, True)
+
+
+def _parameter(row: Row, name: str) -> Cell:
+    found = row.parameters.get(name)
+    if found is None:
+        return Cell(NONE)
+    if isinstance(found, (int, float)) and not isinstance(found, bool):
+        return Cell(str(found), found, numeric=True)
+    return Cell(compact(found))
+
+
+def _trial(row: Row, name: str) -> Line:
+    status = row.status if not row.reason else f"{row.status}: {REASONS[row.reason]}"
+    numbers = (
+        (row.epochs, 0),
+        (row.val_top1_error, 2),
+        (row.val_loss, 4),
+        (row.test_top1_error, 2),
+        (row.train_seconds, 1),
+        (row.images_per_second, 0),
+    )
+    cells = (
+        Cell(row.trial),
+        Cell(name, title=row.arch_id),
+        Cell(str(row.seed), row.seed, numeric=True),
+        Cell(status, title=row.detail),
+        *(Cell(fixed(number, digits), number, numeric=True) for number, digits in numbers),
+        Cell(row.device, title=row.host),
+        Cell(str(row.resumed), row.resumed, numeric=True),
+    )
+    return Line(cells, "" if row.status == "complete" else row.status)
+
+
+def _unfinished(row: Row, name: str) -> dict[str, str]:
+    return {
+        "trial": row.trial,
+        "name": name,
+        "seed": str(row.seed),
+        "status": row.status,
+        "reason": REASONS[row.reason] or NONE,
+        "detail": row.detail,
+        "epochs": str(row.epochs),
+        "error": fixed(row.val_top1_error),
+    }
+
+
+def _p(p: float | None) -> str:
+    return NONE if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")

@@ -1,0 +1,42 @@
+"""Writing a whole file or none of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from pyconv_search.errors import UserError
+
+
+def replace(path: Path, content: bytes) -> Path:
+    """Write ``content`` under ``path`` so that a reader sees the old file or the new one, never a part.
+
+    A link is followed. The permissions are those of a fresh file under the user's umask. UserError when the folder is
+    missing or cannot be written, when the disk is full, or when ``path`` names something other than a plain file.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise UserError(f"{path}: cannot be written: it is not a plain file; name another file")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        _write(part, content)
+        os.replace(part, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def _write(part: Path, content: bytes) -> None:
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)

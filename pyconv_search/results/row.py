@@ -1,0 +1,90 @@
+"""The two records that a trial leaves behind: one Row, and one Epoch for each pass over the training images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+STATUSES = ("complete", "stopped", "failed")
+REASONS = ("", "scheduler", "nan", "oom", "lost", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch of one trial: a point of its learning curve.
+
+    Errors are top-k errors in percent; losses are mean cross-entropies in nats; ``seconds`` is the wall time of training
+    and validation together. ``epoch`` counts from 1.
+    """
+
+    trial: str
+    epoch: int
+    lr: float
+    train_loss: float
+    train_top1_error: float
+    val_loss: float
+    val_top1_error: float
+    val_top5_error: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one trial, that is of one (architecture, seed) under one recipe on one data set.
+
+    ``status`` is ``complete`` (all epochs run), ``stopped`` (the scheduler ended it after ``epochs``) or ``failed``
+    (see ``reason``: ``nan`` – the loss became infinite or NaN, ``oom`` – out of memory, ``lost`` – the worker process
+    died, ``error`` – anything else, told in ``detail``). Validation figures are those of the last epoch run; test
+    figures exist for complete trials alone, because the test split is read once, at the end. Errors are in percent,
+    ``macs`` are multiply-adds for one image, ``activations`` and ``receptive_field`` as in
+    :mod:`pyconv_search.arch.cost`.
+    """
+
+    trial: str
+    arch_id: str
+    name: str
+    seed: int
+    status: str
+    reason: str
+    detail: str
+    epochs: int
+    parameters: dict[str, Any]
+    params: int
+    macs: int
+    activations: int
+    receptive_field: int
+    val_loss: float | None = None
+    val_top1_error: float | None = None
+    val_top5_error: float | None = None
+    test_loss: float | None = None
+    test_top1_error: float | None = None
+    test_top5_error: float | None = None
+    train_seconds: float = 0.0
+    images_per_second: float | None = None
+    device: str = ""
+    host: str = ""
+    started: str = ""
+    finished: str = ""
+    resumed: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {self.status!r}")
+        if self.reason not in REASONS:
+            raise ValueError(f"reason must be one of {', '.join(map(repr, REASONS))}, but got {self.reason!r}")
+
+
+def to_dict(record: Row | Epoch) -> dict[str, Any]:
+    """The record as plain JSON values."""
+    return asdict(record)
+
+
+def row_from_dict(values: dict[str, Any]) -> Row:
+    """The Row that :func:`to_dict` made; keys that a newer version added are left out."""
+    return Row(**{f.name: values[f.name] for f in fields(Row) if f.name in values})
+
+
+def epoch_from_dict(values: dict[str, Any]) -> Epoch:
+    """The Epoch that :func:`to_dict` made; keys that a newer version added are left out."""
+    return Epoch(**{f.name: values[f.name] for f in fields(Epoch) if f.name in values})

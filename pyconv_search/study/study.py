@@ -1,0 +1,301 @@
+"""A study: which networks of a space are trained on which data, how, and what is compared."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pyconv_search.errors import UserError
+from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of
+from pyconv_search.space import document
+from pyconv_search.space.describe import check
+from pyconv_search.space.document import Document
+from pyconv_search.space.space import COSTS, Assignment, Space, load_space
+from pyconv_search.study import datasets
+from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.recipe import Recipe, read_recipe
+from pyconv_search.study.recipe import to_dict as recipe_to_dict
+
+MEASURES = ("top1_error", "top5_error", "loss")
+OBJECTIVES = (*MEASURES, *COSTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The data set: its description, where it lies (None: the usual places) and how many images are held out."""
+
+    info: DataSetInfo
+    root: str | None
+    validation: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How networks are chosen: ``rows`` as listed, the whole ``grid``, ``random`` ones, or proposed by ``tpe``.
+
+    ``trials`` counts networks (each is trained once per seed). TPE draws its first ``startup`` networks at random.
+    """
+
+    kind: str
+    rows: tuple[tuple[str, Assignment], ...] = ()
+    trials: int = 0
+    seed: int = 0
+    startup: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """Whether trials are stopped early: ``none``, or ``asha`` after ``grace`` epochs, keeping one in ``factor``."""
+
+    kind: str = "none"
+    grace: int = 1
+    factor: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one trial takes: CPU cores (also its number of threads) and GPUs, which may be a fraction of one."""
+
+    cpu: int = 1
+    gpu: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study. ``objectives`` maps names to ``min`` or ``max``; the first measure selects the winner.
+
+    Measures are errors and losses, so ``min`` is all that they can be; a cost may also be maximised.
+    """
+
+    name: str
+    about: str
+    space: Space
+    data: Data
+    recipe: Recipe
+    search: Search
+    scheduler: Scheduler
+    seeds: tuple[int, ...]
+    objectives: Mapping[str, str]
+    resources: Resources
+    keep_weights: bool
+    published: str | None
+    document: Document
+
+    @property
+    def measure(self) -> str:
+        """The objective that is measured, not computed, and that rungs and the verdict compare."""
+        return next(name for name in self.objectives if name in MEASURES)
+
+
+def load_study(file: str | FilePath) -> Study:
+    """The study in a YAML file, its space and its data set's description included.
+
+    Raises:
+        UserError: if a file cannot be read; DocumentError with every mistake, each with file:line:column.
+    """
+    doc = document.read(file)
+    problems = Problems()
+    fields = Fields(doc.value, (), problems)
+    space = _space(fields, FilePath(file).parent)
+    study = _study(fields, space, doc)
+    fields.close()
+    if problems.found:
+        raise doc.error(problems.found)
+    if study is None or space is None:
+        raise UserError(f"{file}: is not a study")
+    check(study.space)
+    return study
+
+
+def _space(fields: Fields, folder: FilePath) -> Space | None:
+    path = fields.text("space")
+    if not isinstance(path, str):
+        return None
+    if not (folder / path).is_file():
+        fields.add("space", f"no such file: {os.path.normpath(folder / path)} (paths are relative to the study's file)")
+        return None
+    return load_space(os.path.normpath(folder / path))
+
+
+def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
+    name, about = fields.text("study"), fields.text("about", "")
+    data, recipe = _data(fields), read_recipe(fields.section("recipe"))
+    scheduler = _scheduler(fields, recipe.epochs)
+    search = _search(fields, space)
+    seeds, objectives, resources = (
+        _seeds(fields),
+        _objectives(fields, scheduler),
+        _resources(fields.section("resources", None)),
+    )
+    keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
+    published = fields.text("published", None)
+    if space is None or data is None or fields.problems.found:
+        return None
+    return Study(
+        name, about, space, data, recipe, search, scheduler, seeds, objectives, resources, keep, published, doc
+    )
+
+
+def _named(fields: Fields, key: str, default: Any, known: tuple[str, ...]) -> tuple[str, Fields]:
+    """A value that is a name, or a mapping of one name to its options: ``tpe`` or ``{tpe: {trials: 20}}``."""
+    value = fields.take(key, default) if default is not None else fields.take(key)
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        inner = Fields(
+            {} if options is None or isinstance(options, list) else options, (*fields.path, key, name), fields.problems
+        )
+    else:
+        name, inner = value, Fields({}, (*fields.path, key), fields.problems)
+    if value is not None and (not isinstance(name, str) or name not in known):
+        shape = kind_of(value) if not isinstance(name, str) else repr(name)
+        inner.problems.add(
+            (*fields.path, key),
+            f"must be one of {', '.join(known)}, alone or with its options as {{{known[0]}: {{…}}}}, but got {shape}",
+        )
+        name = known[0]
+    return name or known[0], inner
+
+
+def _data(fields: Fields) -> Data | None:
+    value = fields.take("data")
+    if value is None:
+        return None
+    name = next(iter(value)) if isinstance(value, Mapping) and value else value
+    try:
+        info = datasets.get(str(name))
+    except UserError as error:
+        fields.add("data", str(error))
+        return None
+    _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
+    root, held_out = options.text("root", None), options.integer("validation", None)
+    options.close()
+    match = re.match(r"\$([A-Za-z_]\w*)", root or "")
+    if root and match and match[1] not in os.environ:
+        options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
+    expanded = os.path.expanduser(os.path.expandvars(root)) if root else None
+    if expanded and not os.path.isabs(expanded):
+        expanded = os.path.abspath(expanded)
+    return Data(info, expanded, held_out)
+
+
+def _scheduler(fields: Fields, epochs: int) -> Scheduler:
+    kind, options = _named(fields, "scheduler", "none", ("none", "asha"))
+    if kind == "none":
+        options.close()
+        return Scheduler()
+    found = Scheduler(kind, options.integer("grace", 1, 1, max(epochs, 1)), options.integer("factor", 4, 2))
+    options.close()
+    return found
+
+
+def _search(fields: Fields, space: Space | None) -> Search:
+    kind, options = _named(fields, "search", None, ("rows", "grid", "random", "tpe"))
+    if kind == "rows":
+        return Search(kind, _rows(fields, space))
+    trials = options.integer("trials") if kind != "grid" else 0
+    seed = options.integer("seed", 0, 0) if kind != "grid" else 0
+    startup = options.integer("startup", 10) if kind == "tpe" else 10
+    options.close()
+    return Search(kind, (), trials or 0, seed, startup)
+
+
+def _rows(fields: Fields, space: Space | None) -> tuple[tuple[str, Assignment], ...]:
+    search = fields.take("search")
+    listed = search.get("rows") if isinstance(search, Mapping) else None
+    path = (*fields.path, "search", "rows")
+    if not isinstance(listed, list) or not listed:
+        fields.problems.add(path, "must list at least one row, each a mapping of parameters to values")
+        return ()
+    rows: list[tuple[str, Assignment]] = []
+    for i, row in enumerate(listed):
+        own = Fields(row, (*path, i), fields.problems)
+        label = own.text("name", "")
+        given = {key: own.take(key) for key in own.names() if key != "name"}
+        if space is None:
+            continue
+        before = len(fields.problems.found)
+        values = space.complete(given, (*path, i), fields.problems)
+        if len(fields.problems.found) == before and any(values == other for _, other in rows):
+            first = next(j for j, (_, other) in enumerate(rows) if values == other)
+            fields.problems.add((*path, i), f"is the same as rows[{first}]; more seeds repeat a row, see seeds")
+        rows.append((label, values))
+    return tuple(rows)
+
+
+def _seeds(fields: Fields) -> tuple[int, ...]:
+    value, path = fields.take("seeds", 1), (*fields.path, "seeds")
+    if not isinstance(value, list):
+        return tuple(range(integer(value, path, fields.problems, 1, 1000)))
+    seeds = tuple(integer(seed, (*path, i), fields.problems, 0, 2**31 - 1) for i, seed in enumerate(value))
+    if not seeds or len(set(seeds)) < len(seeds):
+        fields.add("seeds", f"must be a count, or a list of different integers, but got {value}")
+    return seeds
+
+
+def _objectives(fields: Fields, scheduler: Scheduler) -> dict[str, str]:
+    section = fields.section("objectives", {"top1_error": "min"})
+    found = {name: section.text(name, None, ("min",) if name in MEASURES else ("min", "max")) for name in OBJECTIVES}
+    section.close()
+    objectives = {name: found[name] for name in section.names() if found.get(name)}
+    if not any(name in MEASURES for name in objectives):
+        fields.add("objectives", f"must hold at least one of {', '.join(MEASURES)}, which training measures")
+    return objectives or {"top1_error": "min"}
+
+
+def _resources(fields: Fields) -> Resources:
+    cpu, gpu = fields.integer("cpu", 1, 1, 4096), fields.number("gpu", 0.0, 0.0, 64.0)
+    if gpu > 1 and gpu != int(gpu):
+        fields.add(
+            "gpu",
+            f"must be a fraction of one GPU or a whole number of them, but got {gpu:g}; "
+            f"nearest: {int(gpu)}, {int(gpu) + 1}",
+        )
+    if gpu > 1:
+        fields.add("gpu", f"a trial trains on one GPU at most, but got {gpu:g}; nearest: 1")
+    fields.close()
+    return Resources(cpu, gpu)
+
+
+def study_to_dict(study: Study) -> dict[str, Any]:
+    """The resolved study as plain JSON values: what a run's folder keeps as ``study.json``."""
+    space, data = study.space, study.data
+    return {
+        "format": 1,
+        "name": study.name,
+        "about": study.about,
+        "space": {
+            "name": space.name,
+            "about": space.about,
+            "parameters": {p.name: str(p.domain) for p in space.parameters},
+        },
+        "data": {"name": data.info.name, "root": data.root, "validation": data.validation, "about": data.info.about},
+        "recipe": recipe_to_dict(study.recipe),
+        "search": {
+            "kind": study.search.kind,
+            "rows": [{"name": name, **values} for name, values in study.search.rows],
+            "trials": study.search.trials,
+            "seed": study.search.seed,
+            "startup": study.search.startup,
+        },
+        "scheduler": {"kind": study.scheduler.kind, "grace": study.scheduler.grace, "factor": study.scheduler.factor},
+        "seeds": list(study.seeds),
+        "objectives": dict(study.objectives),
+        "resources": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
+        "weights": "keep" if study.keep_weights else "discard",
+        "input": list(data.info.input),
+        "classes": data.info.classes,
+        "published": study.published,
+        "source": {
+            "study_file": FilePath(study.document.file).name,
+            "study": study.document.text,
+            "space_file": FilePath(space.document.file).name,
+            "space": space.document.text,
+        },
+    }
+
+
+__all__ = ["Data", "Problem", "Resources", "Scheduler", "Search", "SpecError", "Study", "load_study", "study_to_dict"]

@@ -1,0 +1,108 @@
+"""The report in a real browser: it runs under its own policy without a complaint, and its tables sort."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pyconv_search.report.page import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ("quic", "background-networking", "component-update", "sync", "gpu", "dev-shm-usage")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--no-first-run", "--enable-logging=stderr", "--log-level=0"),
+    *(f"--disable-{name}" for name in QUIET),
+    *("--virtual-time-budget=3000", "--dump-dom"),
+)
+CLICK = """
+addEventListener("load", () => {
+  const heads = [...document.querySelectorAll("#architectures thead th")];
+  const head = heads.find((h) => h.textContent.startsWith("GMACs"));
+  head.querySelector("button").click();
+  head.querySelector("button").click();
+});
+"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path")
+
+
+def load_examples() -> ModuleType:
+    path = Path(__file__).parents[1] / "report" / "examples.py"
+    spec = importlib.util.spec_from_file_location("browser_examples", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def opened(path: Path, profile: Path) -> tuple[str, list[str]]:
+    """The page's document after its scripts ran, and what the console said."""
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+class Column(HTMLParser):
+    """The texts of one column of the table ``id``, of the rows that are not hidden."""
+
+    def __init__(self, html: str, table: str, column: int) -> None:
+        super().__init__()
+        self.inside, self.cell, self.hidden, self.found = False, -1, False, []
+        self.id, self.column = table, column
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.inside = dict(attrs).get("id") == self.id
+        if tag == "tr":
+            self.cell, self.hidden = -1, "hidden" in dict(attrs)
+        if tag in ("td", "th"):
+            self.cell += 1
+
+    def handle_data(self, data):
+        if self.inside and self.cell == self.column and not self.hidden and data.strip():
+            self.found.append(data.strip())
+
+
+def sorting(html: str) -> str:
+    """The page with a script that clicks twice on GMACs; the policy is told of it, as of the page's own."""
+    digest = base64.b64encode(hashlib.sha256(CLICK.encode()).digest()).decode()
+    html = html.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+    return html.replace("</body>", f"<script>{CLICK}</script></body>")
+
+
+def test_the_page_runs_without_a_complaint_and_sorts(tmp_path):
+    folder = load_examples().whole(tmp_path / "run")
+    path = write_report(folder)
+    path.write_text(sorting(path.read_text(encoding="utf-8")), encoding="utf-8")
+    html, console = opened(path, tmp_path / "profile")
+    assert console == []
+    assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><button type="button">GMACs</button>', html)
+    assert Column(html, "architectures", 4).found[1:] == ["0.0740", "0.0650", "0.0560", "0.0470", "0.0380"]
+
+
+def test_a_forbidden_script_would_be_heard_of(tmp_path):
+    path = write_report(load_examples().whole(tmp_path / "run"))
+    text = path.read_text(encoding="utf-8").replace("</body>", "<script>document.title = 'no'</script></body>")
+    path.write_text(text, encoding="utf-8")
+    html, console = opened(path, tmp_path / "profile")
+    assert any("Content Security Policy" in line for line in console)
+    assert "<title>no</title>" not in html
+
+
+def test_many_rows_are_shown_a_page_at_a_time(tmp_path):
+    path = write_report(load_examples().large(tmp_path / "run", 300))
+    html, console = opened(path, tmp_path / "profile")
+    assert console == []
+    assert len(Column(html, "architectures", 11).found[1:]) == 100
+    assert "1–100 of 300 rows" in html

@@ -1,0 +1,54 @@
+"""What the convolutions of this package check about their arguments before they hold a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pyconv_search.arch.dilation import AXES
+from pyconv_search.arch.spec import divisors
+from pyconv_search.errors import UserError
+from pyconv_search.fields import nearest, suggestion
+
+Size = int | tuple[int, int]
+
+
+def pair(name: str, value: Size) -> tuple[int, int]:
+    """``value`` as (height, width), both at least 1."""
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) != 2 or min(both) < 1:
+        raise UserError(f"{name} must be an integer of 1 or more, or two of them, but got {value}")
+    return both[0], both[1]
+
+
+def odd_pair(name: str, value: Size) -> tuple[int, int]:
+    """``value`` as two odd numbers, so that the kernel has a centre."""
+    for side in pair(name, value):
+        if side % 2 == 0:
+            raise UserError(f"{name} must be odd, but got {value}; nearest: {side - 1}, {side + 1}")
+    return pair(name, value)
+
+
+def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    """Raise UserError unless all are positive and ``groups`` divides both numbers of channels."""
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+        if value < 1:
+            raise UserError(f"{name} must be 1 or more, but got {value}")
+    if in_channels % groups or out_channels % groups:
+        legal = divisors(math.gcd(in_channels, out_channels))
+        raise UserError(
+            f"groups must divide in_channels = {in_channels} and out_channels = {out_channels}, "
+            f"but got {groups}; nearest: {nearest(groups, legal)}"
+        )
+
+
+def checked_pattern(pattern: Sequence[int], axes: str) -> tuple[int, ...]:
+    """``pattern`` as a tuple; raises UserError if it is empty, holds less than 1, or ``axes`` is unknown."""
+    pattern = tuple(pattern)
+    if not pattern:
+        raise UserError("pattern must hold at least one dilation, but got none; a standard convolution has (1,)")
+    if min(pattern) < 1:
+        raise UserError(f"pattern must hold dilations of 1 or more, but got {pattern}; nearest: 1")
+    if axes not in AXES:
+        raise UserError(f"axes must be one of {', '.join(AXES)}, but got {axes!r}{suggestion(axes, AXES)}")
+    return pattern

@@ -1,0 +1,118 @@
+"""Every mistake in a network's settings: where it is, what is right, the nearest legal number; and all at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyconv_search.arch.dilation import dilation_matrix
+from pyconv_search.arch.resnet import resnet
+from pyconv_search.arch.spec import Architecture, Conv, Level, Stage, Stem
+from pyconv_search.errors import UserError
+from pyconv_search.fields import SpecError
+
+
+def mistakes(image=(3, 224, 224), **settings):
+    with pytest.raises(SpecError) as caught:
+        resnet({"depth": 50, **settings}, image, 1000)
+    assert isinstance(caught.value, (UserError, ValueError))
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"groups": 6}, "groups: 6 does not divide 64 input channels; nearest: 4, 8"),
+        ({"kernels": 4}, "kernels: must be odd, but got 4; nearest: 3, 5"),
+        ({"levels": 0}, "levels: must be an integer between 1 and 16, but got 0; nearest: 1"),
+        ({"levels": [1, 2]}, "levels: must be one number, or one for each of the 4 stages, but got [1, 2]"),
+        (
+            {"levels": 2, "kernels": [3]},
+            "kernels: must have one entry for each of the 2 levels, but got [3]",
+        ),
+        ({"pattern": [1, 0]}, "pattern[1]: must be an integer between 1 and 64, but got 0; nearest: 1"),
+        (
+            {"pattern": []},
+            "pattern: must hold at least one dilation, but got an empty list; a standard convolution is [1]",
+        ),
+        ({"axes": "inputs"}, "axes: must be one of both, input, output, but got 'inputs'; did you mean input?"),
+        (
+            {"groups": "pyramids"},
+            "groups: must be an integer or one of pyramid, matched, but got 'pyramids'; did you mean pyramid?",
+        ),
+        ({"shortcut": "cnv"}, "shortcut: must be one of conv, max+conv, but got 'cnv'; did you mean conv?"),
+        ({"block": "basicc"}, "block: must be one of basic, bottleneck, but got 'basicc'; did you mean basic?"),
+        (
+            {"levels": 3, "split": [1, 1, 3]},
+            "split: cannot split 64 channels 1:1:3 over 3 levels; nearest width: 60, 65",
+        ),
+        ({"levls": 3}, "levls: unknown key; did you mean levels?"),
+        ({"stem": {"kernal": 3}}, "stem.kernal: unknown key; did you mean kernel?"),
+        ({"stem": {"kernel": 4}}, "stem.kernel: must be odd, but got 4; nearest: 3, 5"),
+        (
+            {"depth": 51, "stages": [{}] * 3},
+            "depth: 3 stages of basic blocks have a depth of 6·n + 2, but got 51; nearest: 50, 56",
+        ),
+        (
+            {"depth": 40, "stages": [{}] * 4},
+            "depth: 4 stages of basic blocks have a depth of 18, 34, 50, 101 or 152, but got 40; nearest: 34, 50",
+        ),
+        (
+            {"blocks": [1, 1, 1, 1]},
+            "depth: give either depth or blocks (the number of blocks in each stage), one of the two",
+        ),
+        (
+            {"image": (3, 16, 224)},
+            "input: 16×224 pixels are too few: the network reduces each side 32 times; "
+            "at least 32×32, or fewer strides",
+        ),
+        (
+            {"depth": 18, "stages": [{"out": 60}, {}, {}, {}]},
+            "stages[0].out: a basic block puts out the 64 channels of its convolution, but got 60; nearest: 64",
+        ),
+        (
+            {"stages": [{"levels": [{"kernel": 3, "width": 32}, {"kernel": 5, "width": 31}]}, {}, {}, {}]},
+            "stages[0].levels: the widths of the levels must sum to 64, but 32 + 31 = 63",
+        ),
+    ],
+)
+def test_a_mistake_is_told_where_it_is(settings, message):
+    assert mistakes(**settings)[0] == message
+
+
+def test_all_mistakes_are_told_at_once():
+    found = mistakes(pattern=[1, 0], axes="inputs", sten={}, stages=[{"groups": 5}, {}, {"kernels": 2}, {}])
+    assert [line.split(":")[0] for line in sorted(found)] == [
+        "axes",
+        "pattern[1]",
+        "stages[0].groups",
+        "stages[2].kernels",
+        "sten",
+    ]
+
+
+def test_an_architecture_written_by_hand_is_checked_too():
+    stage = Stage("basic", 1, Conv((Level(4, 6, 4, (1, 2), "across"),)), 8, 1)
+    with pytest.raises(SpecError) as caught:
+        Architecture(Stem(2, 6, 1), (stage,), 10, (3, 8, 8))
+    assert str(caught.value).splitlines() == [
+        "stem.kernel: must be odd, but got 2; nearest: 1, 3",
+        "stages[0].out: a basic block puts out the 6 channels of its convolution, but got 8; nearest: 6",
+        "stages[0].levels[0].kernel: must be odd, but got 4; nearest: 3, 5",
+        "stages[0].levels[0].axes: must be one of both, input, output, but got 'across'",
+        "stages[0].levels[0].groups: 4 does not divide 6 input channels; nearest: 2",
+        "stages[0].levels[0].groups: 4 does not divide 6 output channels of the level; nearest: 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, 8, (1, 2), "both", 3), "groups must divide the channels"),
+        ((8, 8, (1, 0)), "pattern must hold dilations of 1 or more"),
+        ((8, 8, ()), "pattern must hold dilations of 1 or more"),
+        ((8, 8, (1, 2), "neither"), "axes must be one of both, input, output"),
+    ],
+)
+def test_dilation_matrix_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        dilation_matrix(*arguments)

@@ -1,0 +1,117 @@
+"""The Architecture: one value for every spelling of a network, and the way to JSON and back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pyconv_search.arch.presets import PRESETS, preset
+from pyconv_search.arch.resnet import resnet
+from pyconv_search.arch.spec import Conv, Level, canonical_json, from_dict, shortest_period, to_dict
+from pyconv_search.errors import UserError
+
+GOLDEN = {
+    "resnet50": "2942d2a877ac417f9d20db01e9ddcbefa24bc3e4c15e3d5f9cf1b894e1caedf5",
+    "pyconvresnet50": "5d0a80acbdaa4d2800a87f563fb49b593199118a2da04a3433ba31db8d27479a",
+    "ps-resnet50": "267cd9dc12bdcd1466cf3f9f69d1a824f9e5321d253af6af9cd6f7987bb2bc2d",
+}
+
+
+def network(**settings):
+    return resnet({"depth": 50, **settings}, (3, 224, 224), 1000)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_ids_stay_what_they_are(name):
+    """Stores refer to networks by this id; a change here orphans every row written before it."""
+    assert preset(name).arch_id == GOLDEN[name]
+
+
+def test_ids_of_all_presets_differ():
+    assert len({preset(name).arch_id for name in PRESETS}) == len(PRESETS)
+
+
+def test_the_same_id_in_another_process():
+    code = "from pyconv_search.arch.presets import preset; print(preset('ps-resnext50-32x4d').arch_id)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == preset("ps-resnext50-32x4d").arch_id
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_from_dict_inverts_to_dict(name):
+    arch = preset(name)
+    again = from_dict(json.loads(canonical_json(arch)))
+    assert again == from_dict(to_dict(arch)) == arch
+    assert hash(again) == hash(arch)
+    assert again.arch_id == arch.arch_id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"pattern": [1, 2, 1, 2]}, {"pattern": [1, 2]}),
+        ({"pattern": [2, 2, 2]}, {"pattern": 2}),
+        ({"pattern": [1, 1]}, {}),
+        ({"pattern": [1], "axes": "input"}, {}),
+        ({"kernels": 1, "pattern": [1, 2, 1, 4], "axes": "output"}, {"kernels": 1}),
+        ({"levels": 1, "kernels": 3, "groups": 1}, {}),
+        ({"levels": [4, 3, 2, 1]}, {"stages": [{"levels": n} for n in (4, 3, 2, 1)]}),
+        ({"levels": 2}, {"levels": [2, 2, 2, 2], "kernels": [3, 5], "groups": [1, 4], "split": [1, 1]}),
+        ({"levels": 2, "groups": 4.0}, {"levels": 2, "groups": [4, 4]}),
+        ({"width": 64, "expansion": 4}, {"stages": [{"width": 64 * 2**i, "out": 256 * 2**i} for i in range(4)]}),
+        ({"stem": {"kernel": 7, "width": 64, "stride": 2, "pool": "max"}}, {"stem": None}),
+        (
+            {"width": 8, "groups": 8, "pattern": [1, 2], "stages": [{"groups": 8}, {}, {}, {}], "axes": "both"},
+            {"width": 8, "groups": 8, "pattern": [1, 2], "stages": [{"axes": "input"}, {}, {}, {}]},
+        ),
+    ],
+)
+def test_two_spellings_of_one_network_are_one_architecture(one, other):
+    assert network(**one) == network(**other)
+    assert network(**one).arch_id == network(**other).arch_id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"pattern": [1, 2]}, {"pattern": [2, 1]}),
+        ({"pattern": [1, 2]}, {"pattern": [1, 2], "axes": "input"}),
+        ({"levels": 2, "split": "top-heavy"}, {"levels": 2, "split": [1, 3]}),
+        ({"shortcut": "max+conv"}, {}),
+        ({"stem": {"pool": "none"}}, {}),
+    ],
+)
+def test_different_networks_are_different_architectures(one, other):
+    assert network(**one).arch_id != network(**other).arch_id
+
+
+def test_axes_are_dropped_from_depthwise_levels_alone():
+    settings = {"width": 8, "pattern": [1, 2], "axes": "input", "stages": [{"groups": 8}, {"groups": 4}, {}, {}]}
+    levels = [stage.conv.levels[0] for stage in network(**settings).stages]
+    assert [level.axes for level in levels] == ["both", "input", "input", "input"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shortest"),
+    [((1,), (1,)), ((3, 3, 3), (3,)), ((1, 2, 1, 2), (1, 2)), ((1, 2, 1, 4), (1, 2, 1, 4)), ((1, 2, 1), (1, 2, 1))],
+)
+def test_shortest_period(pattern, shortest):
+    assert shortest_period(pattern) == shortest
+    assert Level(3, 8, 1, pattern).pattern == shortest
+
+
+def test_width_of_a_pyramid_is_the_sum_of_its_levels():
+    assert Conv((Level(3, 16), Level(5, 8, 4))).width == 24
+
+
+def test_values_are_frozen():
+    with pytest.raises(AttributeError):
+        preset("resnet18").classes = 10  # type: ignore[misc]
+
+
+def test_an_unknown_preset_is_told_with_the_nearest():
+    with pytest.raises(UserError, match=r"unknown network 'pyconvresent50'; did you mean pyconvresnet50\?"):
+        preset("pyconvresent50")

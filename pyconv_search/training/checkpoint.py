@@ -1,0 +1,184 @@
+"""Checkpoints and weights as safetensors files: written whole or not at all, and never with pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pyconv_search.errors import UserError
+from pyconv_search.results import files
+from pyconv_search.results.row import Epoch, epoch_from_dict
+
+FORMAT = "pyconv-search checkpoint 1"
+
+_log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(ValueError):
+    """A file that is no whole checkpoint of ours; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A trial after some of its epochs.
+
+    ``plan`` tells one training from another: a digest of all that decides it. ``resumed`` counts how often the trial
+    went on from a checkpoint, ``train_seconds`` is wall time of training alone, ``started`` an ISO time. ``model``
+    holds the model's state by name, ``momentum`` that of the optimizer by parameter name.
+    """
+
+    trial: str
+    plan: str
+    history: tuple[Epoch, ...]
+    resumed: int
+    started: str
+    train_seconds: float
+    model: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+
+
+def momentum_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The momentum of SGD by parameter name; without the parameters that have none yet."""
+    states = ((name, optimizer.state.get(p, {}).get("momentum_buffer")) for name, p in model.named_parameters())
+    return {name: buffer for name, buffer in states if buffer is not None}
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put the state of a checkpoint into ``model`` and its SGD ``optimizer``.
+
+    Raises:
+        DamagedCheckpoint: if the names or shapes are not those of the model.
+    """
+    parameters = dict(model.named_parameters())
+    shapes = {name: buffer.shape for name, buffer in checkpoint.momentum.items()}
+    if any(name not in parameters or parameters[name].shape != shape for name, shape in shapes.items()):
+        raise DamagedCheckpoint("the momentum is that of another network")
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise DamagedCheckpoint(f"the weights are those of another network: {error}") from None
+    for name, buffer in checkpoint.momentum.items():
+        # The layout of the parameter, as the optimizer would have made it.
+        optimizer.state[parameters[name]]["momentum_buffer"] = torch.empty_like(parameters[name]).copy_(buffer)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the one that was there stays until the new one is whole.
+
+    Raises:
+        UserError: if it cannot be written, with path and reason.
+    """
+    tensors = {
+        **{f"model/{name}": tensor for name, tensor in checkpoint.model.items()},
+        **{f"momentum/{name}": tensor for name, tensor in checkpoint.momentum.items()},
+    }
+    metadata = {
+        "format": FORMAT,
+        "trial": checkpoint.trial,
+        "plan": checkpoint.plan,
+        "epoch": str(len(checkpoint.history)),
+        "curve": json.dumps([asdict(epoch) for epoch in checkpoint.history]),
+        "resumed": str(checkpoint.resumed),
+        "started": checkpoint.started,
+        "train_seconds": repr(checkpoint.train_seconds),
+    }
+    tensors = _plain(tensors)
+    _write(path, tensors, {**metadata, "sha256": _digest(tensors, metadata)})
+
+
+def load(path: Path) -> Checkpoint | None:
+    """The checkpoint that :func:`save` wrote; None where there is none.
+
+    Raises:
+        DamagedCheckpoint: if the file is torn, altered or foreign.
+        UserError: if it cannot be read.
+    """
+    try:
+        tensors, metadata = _read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise DamagedCheckpoint(f"{path}: not a checkpoint: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"{path}: not a checkpoint: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
+        raise DamagedCheckpoint(f"{path}: damaged: its content is not what was written")
+    return Checkpoint(
+        trial=metadata["trial"],
+        plan=metadata["plan"],
+        history=tuple(epoch_from_dict(values) for values in json.loads(metadata["curve"])),
+        resumed=int(metadata["resumed"]),
+        started=metadata["started"],
+        train_seconds=float(metadata["train_seconds"]),
+        model=_section(tensors, "model/"),
+        momentum=_section(tensors, "momentum/"),
+    )
+
+
+def set_aside(path: Path, reason: object) -> Path:
+    """Rename a file that is of no use to ``….corrupt`` and say so in the log; its new path."""
+    aside = path.with_name(path.name + ".corrupt")
+    os.replace(path, aside)
+    _log.warning("%s; kept as %s, the trial starts again", reason, aside.name)
+    return aside
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, and what a killed process left of one half written. None need be there."""
+    for part in (path, *path.parent.glob(f".{path.name}.*.part")):
+        part.unlink(missing_ok=True)
+
+
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the model's state, parameters and buffers by name, with ``metadata`` in the file's header.
+
+    Raises:
+        UserError: if it cannot be written, with path and reason.
+    """
+    _write(path, _plain(model.state_dict()), dict(metadata))
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be made: {error.strerror or error}") from None
+    files.replace(path, safetensors.torch.save(tensors, metadata))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    # Opened here first: safetensors gives a missing or unreadable file errors of its own.
+    path.open("rb").close()
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, dict(file.metadata() or {})
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all that a checkpoint holds: safetensors itself has no checksum."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,186 @@
+"""Checkpoints: what is written is read again, anything else is told, and a full disk costs nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from pyconv_search.errors import UserError
+from pyconv_search.results import files
+from pyconv_search.results.row import Epoch
+from pyconv_search.training import checkpoint
+from pyconv_search.training.checkpoint import Checkpoint, DamagedCheckpoint, load, save
+
+
+def network(width: int = 4) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(width)
+        net = nn.Sequential(
+            nn.Conv2d(3, width, 3, bias=False), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width, 2)
+        )
+    return net.to(memory_format=torch.channels_last)
+
+
+def trained(width: int = 4, steps: int = 2) -> tuple[nn.Module, torch.optim.SGD]:
+    model = network(width)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for i in range(steps):
+        optimizer.zero_grad()
+        model(torch.full((5, 3, 3, 3), float(i)) * torch.arange(5).view(5, 1, 1, 1)).square().sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def state(width: int = 4, epochs: int = 2) -> Checkpoint:
+    model, optimizer = trained(width)
+    history = tuple(Epoch("t1", i + 1, 0.1 / 3, 1.5, 30.1, 1.25, 20.7, 5.3, 0.125) for i in range(epochs))
+    momentum = checkpoint.momentum_of(model, optimizer)
+    return Checkpoint("t1", "plan", history, 3, "2024-01-01T00:00:00+00:00", 1 / 7, model.state_dict(), momentum)
+
+
+def assert_equal(a: Checkpoint, b: Checkpoint) -> None:
+    for name in ("trial", "plan", "history", "resumed", "started", "train_seconds"):
+        assert getattr(a, name) == getattr(b, name)
+    for ours, theirs in ((a.model, b.model), (a.momentum, b.momentum)):
+        assert ours.keys() == theirs.keys()
+        assert all(ours[k].dtype == theirs[k].dtype and torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    path, written = tmp_path / "checkpoints" / "t1.safetensors", state()
+    save(path, written)
+    found = load(path)
+    assert found is not None
+    assert len(found.momentum) == 5
+    assert_equal(found, written)
+    assert os.listdir(path.parent) == ["t1.safetensors"]
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert (metadata["epoch"], metadata["trial"], metadata["resumed"]) == ("2", "t1", "3")
+
+
+def test_restore_goes_on_as_if_nothing_had_happened(tmp_path: Path):
+    path = tmp_path / "t1.safetensors"
+    save(path, state())
+    found = load(path)
+    assert found is not None
+    model, optimizer = network(), None
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    checkpoint.restore(found, model, optimizer)
+    path.unlink()
+    expected_model, expected = trained()
+    for net, sgd in ((model, optimizer), (expected_model, expected)):
+        sgd.zero_grad()
+        net(torch.ones(5, 3, 3, 3)).square().sum().backward()
+        sgd.step()
+    for name, tensor in expected_model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+        assert model.state_dict()[name].stride() == tensor.stride()
+
+
+def test_restore_refuses_another_network():
+    model = network(8)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    with pytest.raises(DamagedCheckpoint, match="another network"):
+        checkpoint.restore(state(), model, optimizer)
+    with pytest.raises(DamagedCheckpoint, match="another network"):
+        checkpoint.restore(replace(state(), momentum={}), model, optimizer)
+
+
+def test_none_where_there_is_none(tmp_path: Path):
+    assert load(tmp_path / "t1.safetensors") is None
+
+
+def test_unreadable_is_the_users_to_mend(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_every_altered_byte_and_every_cut_is_noticed(tmp_path: Path):
+    path, written = tmp_path / "t1.safetensors", state()
+    save(path, written)
+    whole = path.read_bytes()
+    numbers = random.Random(0)
+    for _ in range(300):
+        at = numbers.randrange(len(whole))
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ numbers.randrange(1, 256)]) + whole[at + 1 :])
+        try:
+            found = load(path)
+        except DamagedCheckpoint:
+            continue
+        # A byte without meaning, such as padding.
+        assert found is not None
+        assert_equal(found, written)
+    for size in [0, 1, 7, 8, 9, *(numbers.randrange(len(whole)) for _ in range(50))]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(DamagedCheckpoint, match=r"t1\.safetensors"):
+            load(path)
+
+
+def test_a_safetensors_file_of_somebody_else_is_told(tmp_path: Path):
+    path = tmp_path / "t1.safetensors"
+    path.write_bytes(safetensors.torch.save({"a": torch.ones(2)}))
+    with pytest.raises(DamagedCheckpoint, match="its format is None"):
+        load(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(DamagedCheckpoint, match="not a checkpoint"):
+        load(path)
+
+
+def test_set_aside_keeps_the_file_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "t1.safetensors"
+    path.write_bytes(b"hello")
+    aside = checkpoint.set_aside(path, "it is damaged")
+    assert aside == tmp_path / "t1.safetensors.corrupt"
+    assert aside.read_bytes() == b"hello"
+    assert not path.exists()
+    assert "it is damaged; kept as t1.safetensors.corrupt, the trial starts again" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):
+    path = tmp_path / "t1.safetensors"
+    save(path, state(epochs=1))
+    before = path.read_bytes()
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, where, full)
+        with pytest.raises(UserError, match=r"t1.safetensors: cannot be written: No space left on device"):
+            save(path, state(epochs=2))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["t1.safetensors"]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot be made: No such file or directory"):
+        save(tmp_path / "missing" / "checkpoints" / "t1.safetensors", state())
+
+
+def test_remove_takes_what_a_killed_process_left(tmp_path: Path):
+    for name in ("t1.safetensors", ".t1.safetensors.123.part", "t10.safetensors", ".t10.safetensors.123.part"):
+        (tmp_path / name).write_bytes(b"")
+    checkpoint.remove(tmp_path / "t1.safetensors")
+    checkpoint.remove(tmp_path / "t1.safetensors")
+    assert sorted(os.listdir(tmp_path)) == [".t10.safetensors.123.part", "t10.safetensors"]
+
+
+def test_weights_are_the_models_state_and_nothing_else(tmp_path: Path):
+    path, (model, _) = tmp_path / "weights" / "t1.safetensors", trained()
+    checkpoint.save_weights(model, path, {"arch_id": "abc"})
+    found = safetensors.torch.load_file(path)
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata() == {"arch_id": "abc"}

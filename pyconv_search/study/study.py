@@ -107,7 +107,7 @@ def load_study(file: str | FilePath) -> Study:
         raise doc.error(problems.found)
     if study is None or space is None:
         raise UserError(f"{file}: is not a study")
-    check(study.space)
+    check(study.space, study.data.info.input, study.data.info.classes)
     return study
 
 

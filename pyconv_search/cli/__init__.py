@@ -1,0 +1,218 @@
+"""The command line: arguments to calls, nothing else. What imports torch or ray is imported where it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyconv_search.errors import UserError
+
+if TYPE_CHECKING:
+    from pyconv_search.arch.spec import Architecture
+    from pyconv_search.search.runner import Outcome
+
+app = typer.Typer(
+    help="Architecture search and ablation sweeps for multi-scale convolutions (PyConv, PSConv).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+space_app = typer.Typer(help="Look at a search space before anything is spent on it.", no_args_is_help=True)
+data_app = typer.Typer(help="Which data sets are known, and where they are.", no_args_is_help=True)
+app.add_typer(space_app, name="space")
+app.add_typer(data_app, name="data")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
+
+
+@space_app.command("check")
+def space_check(file: File, as_json: AsJson = False) -> None:
+    """Validate a space; every mistake with file:line:column, the key, the value and what would be right."""
+    from pyconv_search.space.describe import check
+    from pyconv_search.space.space import load_space
+
+    space = load_space(file)
+    check(space)
+    said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
+    _print(
+        said if as_json else f"{file}: ok: {space.name}, {len(space.parameters)} parameters, {space.size:,} assignments"
+    )
+
+
+@space_app.command("describe")
+def space_describe(file: File, seed: Seed = 0, as_json: AsJson = False) -> None:
+    """The exact size, the costs, what each constraint lets through, and three samples."""
+    from pyconv_search.cli import text
+    from pyconv_search.space.describe import check, describe
+    from pyconv_search.space.space import load_space
+
+    space = load_space(file)
+    check(space)
+    described = describe(space, seed)
+    _print(text.description_dict(space, described) if as_json else text.description_text(space, described))
+
+
+@space_app.command("sample")
+def space_sample(
+    file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many networks.")] = 1, seed: Seed = 0
+) -> None:
+    """Different random networks that satisfy the constraints, one canonical JSON object a line."""
+    from pyconv_search.arch.spec import to_dict
+    from pyconv_search.space.sampling import sample
+    from pyconv_search.space.space import load_space
+
+    for found in sample(load_space(file), n, seed):
+        arch = found.architecture
+        line = {"arch_id": arch.arch_id, "parameters": found.values, "architecture": to_dict(arch)}
+        print(json.dumps(line, sort_keys=True, separators=(",", ":")), flush=True)
+
+
+@app.command()
+def cost(
+    network: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A space of one network, or a network's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Parameters, multiply-adds, activations and receptive field of a network, whole and by part."""
+    from pyconv_search.arch.cost import cost
+    from pyconv_search.cli import text
+
+    arch = _network(network)
+    found = cost(arch)
+    _print(text.cost_dict(arch, found) if as_json else text.cost_text(network, arch, found))
+
+
+@app.command()
+def plan(study: StudyFile, as_json: AsJson = False) -> None:
+    """What a study will run, before anything runs."""
+    from pyconv_search.cli import text
+    from pyconv_search.study.study import load_study
+
+    loaded = load_study(study)
+    _print(text.plan_dict(loaded) if as_json else text.plan_text(loaded))
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: runs/ and the study's file name.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Join the Ray cluster at HOST:PORT instead of this machine.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run the trials that failed before once more.")] = False,
+) -> None:
+    """Run a study, or go on where it stopped. Ctrl-C stops in order; the same command goes on."""
+    from pyconv_search.study.study import load_study
+
+    loaded = load_study(study)
+    folder = out or Path("runs") / study.stem
+    from pyconv_search.report.page import write_report
+    from pyconv_search.search import runner
+
+    outcome = runner.run(loaded, folder, address, retry_failed)
+    _finish(outcome, write_report(folder))
+
+
+@app.command()
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """How a running or stopped study stands."""
+    from pyconv_search.cli import text
+    from pyconv_search.results import store
+
+    found = store.read(folder)
+    _print(text.status_dict(found) if as_json else text.status_text(found))
+
+
+@app.command()
+def report(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the folder.")] = None,
+) -> None:
+    """One self-contained HTML file of a run, finished or not."""
+    from pyconv_search.report.page import write_report
+
+    print(write_report(folder, out))
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """The known data sets, and where each was found or looked for."""
+    from pyconv_search.cli import text
+    from pyconv_search.training import data
+
+    rows = data.listing()
+    _print([dataclasses.asdict(row) for row in rows] if as_json else text.data_list_text(rows))
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set that `data list` names.")],
+    root: Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data set in full and say what is in it."""
+    from pyconv_search.cli import text
+    from pyconv_search.training import data
+
+    found = data.check(name, root)
+    _print(dataclasses.asdict(found) if as_json else text.data_check_text(found))
+
+
+def _network(name: str) -> Architecture:
+    from pyconv_search.arch.presets import PRESETS, preset
+    from pyconv_search.space.space import load_space
+
+    if name in PRESETS or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
+        return preset(name)
+    space = load_space(name)
+    if space.size != 1:
+        raise UserError(f"{name}: holds {space.size:,} assignments, not one; see `space describe` and `space sample`")
+    return space.architecture(next(space.assignments()))
+
+
+def _finish(outcome: Outcome, report: Path) -> None:
+    """Say where the results are, and leave with the status that the outcome asks for."""
+    print(report.resolve())
+    if outcome.interrupted:
+        print(f"stopped with {outcome.ended} of {outcome.planned} trials; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130)
+    if not outcome.complete:
+        raise UserError(f"{outcome.folder}: no trial completed; the report tells why each failed")
+
+
+def _print(said: Any) -> None:
+    print(said if isinstance(said, str) else json.dumps(said, indent=2))
+
+
+def main() -> None:
+    """The entry point: a UserError is its message on standard error and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}" if "\n" not in str(error) else str(error), file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

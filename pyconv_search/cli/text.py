@@ -1,0 +1,255 @@
+"""What the commands print: each value as text for people, and as plain values for ``--json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyconv_search.arch.cost import Cost
+from pyconv_search.arch.spec import Architecture, to_dict
+from pyconv_search.results.store import Store
+from pyconv_search.space.describe import Description, Spread
+from pyconv_search.space.space import COSTS, Space, assignment_text
+from pyconv_search.study.plan import candidates, planned_trials
+from pyconv_search.study.study import Study
+
+if TYPE_CHECKING:
+    from pyconv_search.training.data import CheckReport, ListingRow
+
+BAR = 40
+
+
+def table(rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """Rows as aligned columns; those numbered in ``right`` are flush right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def amount(name: str, value: float) -> str:
+    """A cost with its unit."""
+    if name == "gmacs":
+        return f"{value:.4g} GMACs"
+    if name == "receptive_field":
+        return f"{value:g} px"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:g}"
+
+
+def cost_dict(arch: Architecture, found: Cost) -> dict[str, Any]:
+    """The cost as plain values."""
+    return {"arch_id": arch.arch_id, **dataclasses.asdict(found), "gmacs": found.gmacs, "architecture": to_dict(arch)}
+
+
+def cost_text(name: str, arch: Architecture, found: Cost) -> str:
+    """The cost of a network by part and in all, per image."""
+    rows: list[tuple[object, ...]] = [("part", "output", "params", "MACs", "activations")]
+    for part in found.parts:
+        rows.append(
+            (part.name, "×".join(map(str, part.size)), f"{part.params:,}", f"{part.macs:,}", f"{part.activations:,}")
+        )
+    rows.append(("all", "", f"{found.params:,}", f"{found.macs:,}", f"{found.activations:,}"))
+    head = f"{name}  arch_id {arch.arch_id[:16]}  input {'×'.join(map(str, arch.input))}, {arch.classes} classes"
+    tail = (
+        f"{found.params / 1e6:.2f} M parameters, {found.gmacs:.4g} GMACs (multiply-adds of convolutions and the linear "
+        f"layer), receptive field {found.receptive_field} px"
+    )
+    return "\n".join([head, "", table(rows, (2, 3, 4)), "", tail])
+
+
+def description_dict(space: Space, d: Description) -> dict[str, Any]:
+    """The description as plain values."""
+    return {
+        "space": space.name,
+        "about": space.about,
+        "parameters": {
+            p.name: {"values": len(p.domain), "domain": str(p.domain), "when": p.when and p.when.source}
+            for p in space.parameters
+        },
+        "size": d.size,
+        "exact": d.exact,
+        "looked_at": d.looked_at,
+        "networks": d.networks,
+        "accepted": d.accepted,
+        "acceptance": dict(d.acceptance),
+        "costs": {name: dataclasses.asdict(spread) for name, spread in d.spreads.items()},
+        "samples": [
+            {
+                "parameters": s.values,
+                "arch_id": s.architecture.arch_id,
+                **{name: getattr(s.cost, name) for name in COSTS},
+            }
+            for s in d.samples
+        ],
+    }
+
+
+def description_text(space: Space, d: Description) -> str:
+    """The description for people."""
+    basis = "all of them" if d.exact else f"{d.looked_at:,} of them drawn at random"
+    found = f"{d.networks:,} different networks" if d.exact else f"{d.networks:,} different networks among those drawn"
+    lines = [
+        space.name,
+        space.about,
+        "",
+        f"size         {d.size:,} assignments, exactly, before constraints; figures from {basis}",
+    ]
+    lines += [f"accepted     {d.accepted:.1%} satisfy every constraint: {found}", "", "parameters"]
+    lines += [f"  {p.name:<12} {p.domain}{f'   when {p.when.source}' if p.when else ''}" for p in space.parameters]
+    if d.acceptance:
+        lines += ["", "constraints and the share of assignments that satisfy each"]
+        lines += [f"  {share:6.1%}  {source}" for source, share in d.acceptance]
+    if d.spreads:
+        rows: list[tuple[str, ...]] = [("", "lowest", "median", "highest")]
+        rows += [(name, *(amount(name, v) for v in (s.low, s.median, s.high))) for name, s in d.spreads.items()]
+        lines += ["", "costs of the accepted networks, per image", table(rows, (1, 2, 3)), "", "GMACs"]
+        lines += histogram(d.spreads["gmacs"])
+    lines += ["", "samples"] if d.samples else []
+    lines += [
+        f"  {amount('gmacs', s.cost.gmacs):>12}  {amount('params', s.cost.params):>8}  {s.architecture.arch_id[:12]}  "
+        f"{assignment_text(s.values)}"
+        for s in d.samples
+    ]
+    return "\n".join(lines)
+
+
+def histogram(spread: Spread) -> list[str]:
+    """One bar a bin."""
+    step, most = (spread.high - spread.low) / len(spread.counts), max(spread.counts)
+    if not step:
+        return [f"  {spread.low:8.4g}  {'█' * BAR} {most} (all the same)"]
+    return [
+        f"  {spread.low + step * i:8.4g} – {spread.low + step * (i + 1):<8.4g} "
+        f"{'█' * max(round(BAR * n / most), n > 0)} {n}"
+        for i, n in enumerate(spread.counts)
+    ]
+
+
+def plan_dict(study: Study) -> dict[str, Any]:
+    """The plan as plain values. ``training_macs`` counts forward and backward (three times forward) over all epochs."""
+    rows, images, epochs = candidates(study), study.data.info.train, study.recipe.epochs
+    trials = planned_trials(study, len(rows))
+    return {
+        "study": study.name,
+        "data": study.data.info.name,
+        "search": study.search.kind,
+        "scheduler": study.scheduler.kind,
+        "seeds": list(study.seeds),
+        "trials": trials,
+        "epochs_at_most": trials * epochs,
+        "training_macs": 3 * images * epochs * len(study.seeds) * sum(row.cost.macs for row in rows) if rows else None,
+        "resources_per_trial": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
+        "networks": [
+            {
+                "name": row.name,
+                "arch_id": row.architecture.arch_id,
+                "parameters": row.values,
+                **{name: getattr(row.cost, name) for name in COSTS},
+            }
+            for row in rows
+        ],
+    }
+
+
+def plan_text(study: Study) -> str:
+    """The plan for people."""
+    plan = plan_dict(study)
+    lines = [
+        study.name,
+        study.about,
+        "",
+        f"{plan['trials']} trials: {plan['trials'] // len(study.seeds)} networks ({plan['search']}) × "
+        f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.info.train:,} images "
+        f"({plan['data']})",
+        f"each takes {study.resources.cpu} CPU and {study.resources.gpu:g} GPU; scheduler {plan['scheduler']}; "
+        f"objectives {', '.join(f'{name} ({to})' for name, to in study.objectives.items())}",
+    ]
+    if plan["training_macs"] is not None:
+        lines.append(f"{plan['training_macs']:.3g} multiply-adds of training in all, if no trial is stopped early")
+    shown = plan["networks"][:50]
+    if shown:
+        rows = [("network", "GMACs", "params", "arch_id")]
+        rows += [(n["name"], f"{n['gmacs']:.4g}", amount("params", n["params"]), n["arch_id"][:12]) for n in shown]
+        lines += ["", table(rows, (1, 2))]
+    if len(plan["networks"]) > len(shown):
+        lines.append(f"… and {len(plan['networks']) - len(shown):,} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def status_dict(store: Store) -> dict[str, Any]:
+    """How a run stands, as plain values."""
+    counts = Counter(row.status for row in store.rows)
+    ended = {row.trial for row in store.rows}
+    last = store.events[-1]["name"] if store.events else "nothing"
+    under_way = {epoch.trial: epoch.epoch for epoch in store.epochs if epoch.trial not in ended}
+    return {
+        "study": store.study["name"],
+        "planned": store.study.get("planned"),
+        "ended": len(store.rows),
+        **{status: counts[status] for status in ("complete", "stopped", "failed")},
+        "under_way": under_way,
+        "last_event": last,
+    }
+
+
+def status_text(store: Store) -> str:
+    """How a run stands, for people."""
+    s = status_dict(store)
+    words = {"start": "running, or ended without a word (killed)", "interrupted": "interrupted", "finished": "finished"}
+    lines = [
+        f"{s['study']}: {words.get(s['last_event'], s['last_event'])}",
+        f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
+        f"{s['failed']} failed",
+    ]
+    lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
+    lines += [
+        f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"
+        for row in store.rows
+        if row.status == "failed"
+    ]
+    return "\n".join(lines)
+
+
+def data_list_text(rows: Sequence[ListingRow]) -> str:
+    """The known data sets for people."""
+    cells: list[tuple[object, ...]] = [("name", "input", "classes", "train", "validation", "test", "found at")]
+    for row in rows:
+        cells.append(
+            (
+                row.name,
+                "×".join(map(str, row.input)),
+                row.classes,
+                f"{row.train:,}",
+                f"{row.validation:,}",
+                f"{row.test:,}",
+                row.found_at or "not found",
+            )
+        )
+    lines = [table(cells, (2, 3, 4, 5))]
+    for row in rows:
+        if row.found_at is None:
+            lines += ["", f"{row.name} was looked for in"]
+            lines += [f"  {place}{f': {problem}' if problem else ''}" for place, problem in row.looked_in]
+    return "\n".join(lines)
+
+
+def data_check_text(found: CheckReport) -> str:
+    """A data set that was read, for people."""
+    cells: list[tuple[object, ...]] = [("split", "images", "per class", "SHA-256")]
+    for split in found.splits:
+        least, most = min(split.per_class), max(split.per_class)
+        cells.append(
+            (split.name, f"{split.images:,}", least if least == most else f"{least}–{most}", split.sha256[:16])
+        )
+    head = f"{found.name}: ok, {'×'.join(map(str, found.input))}, {found.classes} classes, read from {found.found_at}"
+    return "\n".join([head, "", table(cells, (1, 2)), "", f"fingerprint {found.fingerprint}"])

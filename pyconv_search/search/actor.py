@@ -1,0 +1,88 @@
+"""The Ray Tune Trainable around a trial: an actor that outlives its trials and runs one epoch per step.
+
+What it sends to the driver is plain JSON text, so that nothing in Tune's own merging and flattening can change it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from ray import tune
+
+from pyconv_search.errors import UserError
+from pyconv_search.results.row import Epoch, Row, to_dict
+from pyconv_search.search.outcome import blank_row, detail_of, reason_of
+from pyconv_search.search.strategies import MEASURES
+
+
+class Steps(Protocol):
+    """What a trial must be able to do (see :class:`pyconv_search.search.trial.Trial`)."""
+
+    history: list[Epoch]
+
+    def __init__(self, spec: dict[str, Any]) -> None: ...
+    @property
+    def done(self) -> bool: ...
+    def advance(self) -> Epoch: ...
+    def finish(self) -> Row: ...
+    def so_far(self) -> Row: ...
+    def fail(self, error: BaseException) -> Row: ...
+
+
+def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
+    """The Trainable that runs trials of the given class, one after another."""
+
+    class TrialActor(tune.Trainable):
+        """Runs the trial that ``config["spec"]`` describes; checkpoints are the trial's own business."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.reset_config(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._spec: dict[str, Any] = json.loads(new_config["spec"])
+            self._trial: Steps | None = None
+            self._told = 0
+            return True
+
+        def step(self) -> dict[str, Any]:
+            try:
+                row = self._advance()
+            except UserError as error:
+                return {"abort": str(error), "done": True}
+            except Exception as error:
+                row = self._failed(error)
+            return self._result(row)
+
+        def _advance(self) -> Row:
+            if self._trial is None:
+                self._trial = trial(self._spec)
+            if not self._trial.done:
+                self._trial.advance()
+            return self._trial.finish() if self._trial.done else self._trial.so_far()
+
+        def _failed(self, error: Exception) -> Row:
+            if self._trial is None:
+                return blank_row(self._spec, "failed", reason_of(error), detail_of(error))
+            return self._trial.fail(error)
+
+        def _result(self, row: Row) -> dict[str, Any]:
+            history = self._trial.history if self._trial is not None else []
+            fresh, self._told = history[self._told :], len(history)
+            result = {
+                "row": json.dumps(to_dict(row)),
+                "epochs": json.dumps([to_dict(epoch) for epoch in fresh]),
+                "epoch": row.epochs,
+                "done": row.status != "stopped",
+            }
+            if row.status != "failed" and history:
+                result |= {name: getattr(history[-1], column) for name, column in MEASURES.items()}
+            return result
+
+        def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+            return {}
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            return None
+
+    return TrialActor

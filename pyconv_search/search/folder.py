@@ -1,0 +1,124 @@
+"""The folder of a run: made, recognised, and protected from another study's rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyconv_search
+from pyconv_search.errors import UserError
+from pyconv_search.results.files import replace
+from pyconv_search.results.store import LOCK, STUDY
+from pyconv_search.study.plan import candidates, planned_trials
+from pyconv_search.study.study import Study, study_to_dict
+from pyconv_search.training import data
+
+# What makes rows comparable. The rest (seeds, rows, objectives, resources) may change: a study can be extended.
+IDENTITY = ("name", "data", "recipe", "input", "classes")
+
+
+def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
+    """Make ``folder`` the folder of this study, or recognise it as that.
+
+    Returns the study with its data located, and the plain values of its ``study.json``, which only the holder of the
+    journal's lock may write.
+
+    Raises:
+        UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
+    """
+    found = data.load(study.data.info.name, study.data.root, study.data.validation)
+    values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(candidates(study)))}
+    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": str(found.found_at)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.stat().st_size)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; choose another folder with --out") from None
+    if (folder / STUDY).is_file():
+        _compare(folder, values)
+    elif strangers:
+        raise UserError(
+            f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
+        )
+    return _located(study, str(found.found_at)), values
+
+
+def _located(study: Study, found_at: str) -> Study:
+    """The study with the place of its data written out, because workers look from other folders than this process.
+
+    The data that come with this package are left to each machine's own installation.
+    """
+    if Path(found_at).is_relative_to(Path(pyconv_search.__file__).parent):
+        return study
+    return dataclasses.replace(study, data=dataclasses.replace(study.data, root=found_at))
+
+
+def write_study(folder: Path, values: dict[str, Any]) -> None:
+    """Write ``study.json``."""
+    replace(folder / STUDY, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _compare(folder: Path, values: dict[str, Any]) -> None:
+    path = folder / STUDY
+    try:
+        there = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    difference = (
+        _difference({key: there.get(key) for key in IDENTITY}, {key: values[key] for key in IDENTITY})
+        if isinstance(there, dict)
+        else ("format", type(there).__name__, "a mapping")
+    )
+    if difference is not None:
+        key, old, new = difference
+        raise UserError(
+            f"{folder}: holds the run of another study: {key} is {old!r} there and {new!r} here; "
+            f"choose another folder with --out"
+        )
+
+
+def _difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """The first key in which two plain values differ. Where the data lie does not matter, what they are does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if (path, key) in (("data", "root"), ("data", "found_at"), ("data", "about")):
+                continue
+            found = _difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            if found is not None:
+                return found
+        return None
+    return None if old == new else (path, old, new)
+
+
+def provenance(study: Study) -> dict[str, Any]:
+    """What a report needs to say how rows came about: the code's git state and the versions at work."""
+    versions = {name: metadata.version(name) for name in ("torch", "ray", "optuna", "numpy")}
+    return {
+        "git": _git(Path(study.document.file).resolve().parent),
+        "environment": {"python": platform.python_version(), **versions, "platform": platform.platform()},
+    }
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """The commit that the study's file stands in, and whether anything around it is uncommitted."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return {"sha": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command_line() -> str:
+    """The command as the user gave it."""
+    return " ".join(["pyconv-search", *sys.argv[1:]])

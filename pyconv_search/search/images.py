@@ -1,0 +1,45 @@
+"""The data sets that a process keeps in memory from one trial to the next."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from pyconv_search.arch.spec import Architecture
+from pyconv_search.errors import UserError
+from pyconv_search.training import data, loop
+
+
+@lru_cache(maxsize=2)
+def data_set(name: str, root: str | None, validation: int | None) -> data.DataSet:
+    """The data set as :func:`pyconv_search.training.data.load` reads it."""
+    return data.load(name, root, validation)
+
+
+@lru_cache(maxsize=2)
+def on_device(
+    name: str, root: str | None, validation: int | None, device: torch.device
+) -> tuple[loop.Images, loop.Images]:
+    """The training and the validation images as tensors on the device; never those of the test split."""
+    found = data_set(name, root, validation)
+    train, held_out = (loop.to_device(split, found.info, device) for split in (found.train, found.validation))
+    return train, held_out
+
+
+def forget() -> None:
+    """Give the memory back."""
+    data_set.cache_clear()
+    on_device.cache_clear()
+
+
+def check_fit(architecture: Architecture, found: data.DataSet) -> None:
+    """UserError when the network is made for other images than these, or when there are none to validate with."""
+    info = found.info
+    if (architecture.input, architecture.classes) != (info.input, info.classes):
+        wanted, given = (
+            f"{a.input[0]}×{a.input[1]}×{a.input[2]} pixels and {a.classes} classes" for a in (architecture, info)
+        )
+        raise UserError(f"the network is made for {wanted}, but {info.name} has {given}")
+    if not len(found.validation):
+        raise UserError(f"{info.name}: validation: 0 leaves no images to choose by; hold out 1 or more")

@@ -1,0 +1,73 @@
+"""The row that a trial ends in, and why."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from pyconv_search.arch.cost import cost
+from pyconv_search.arch.spec import from_dict
+from pyconv_search.results.row import Row
+from pyconv_search.training.loop import Diverged
+
+# What PyTorch says of memory that is not to be had, beside its own exception.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+
+
+def blank_row(spec: dict[str, Any], status: str, reason: str, detail: str) -> Row:
+    """The row of a trial of which nothing is known but its description and its end; for a lost worker too."""
+    architecture = from_dict(spec["architecture"])
+    price = cost(architecture)
+    return Row(
+        trial=spec["trial"],
+        arch_id=architecture.arch_id,
+        name=spec["name"],
+        seed=spec["seed"],
+        status=status,
+        reason=reason,
+        detail=detail,
+        epochs=0,
+        parameters=spec["parameters"],
+        params=price.params,
+        macs=price.macs,
+        activations=price.activations,
+        receptive_field=price.receptive_field,
+        host=socket.gethostname(),
+        started=now(),
+        finished=now(),
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """The ``reason`` of a row that ``error`` ended: ``nan``, ``oom`` or ``error``."""
+    if isinstance(error, Diverged):
+        return "nan"
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return "oom"
+    scarce = isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    return "oom" if scarce else "error"
+
+
+def detail_of(error: BaseException, lines: int = 3) -> str:
+    """The exception's type and the first lines of its message."""
+    message = "\n".join(str(error).strip().splitlines()[:lines])
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def now() -> str:
+    """The time as ISO UTC text, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what CUDA calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def environment(precision: str) -> dict[str, str]:
+    """What computed the numbers: versions, and ``fp32`` or ``bf16``."""
+    return {"torch": torch.__version__, "python": platform.python_version(), "precision": precision}

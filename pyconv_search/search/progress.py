@@ -1,0 +1,126 @@
+"""How a run stands, told while it goes on: a live table on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pyconv_search.results.row import Row
+from pyconv_search.search.work import Work
+
+QUIET_SECONDS = 30.0
+MOST_SHOWN = 16
+
+
+class Progress:
+    """A context manager that shows ``work`` until it is left.
+
+    On a terminal the picture is redrawn a few times a second; elsewhere every ended trial is one line, with a summary
+    when QUIET_SECONDS pass without one.
+    """
+
+    def __init__(self, work: Work, planned: int, console: Console) -> None:
+        self.work, self.planned, self.console = work, planned, console
+        self._begun = time.monotonic()
+        self._spoke = self._begun
+        self._told = set(work.rows)
+        self._before = self._effort_done()
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=2, transient=False)
+
+    def __enter__(self) -> Progress:
+        self.work.on_change = self._changed
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.work.on_change = lambda: None
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def _changed(self) -> None:
+        if self.console.is_terminal:
+            return
+        for row in [row for trial, row in self.work.rows.items() if trial not in self._told]:
+            self._told.add(row.trial)
+            self._say(f"{row_text(row)}; {self.summary()}")
+        if time.monotonic() - self._spoke > QUIET_SECONDS:
+            self._say(self.summary())
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def summary(self) -> str:
+        """Trials done, running and failed, the best so far, and the time left, in one line."""
+        counts = Counter(row.status for row in self.work.rows.values())
+        parts = [f"{len(self.work.rows)}/{self.planned} trials", f"{len(self.work.running)} running"]
+        parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
+        best = best_so_far(list(self.work.rows.values()))
+        parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
+        left = self.seconds_left()
+        return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
+
+    def seconds_left(self) -> float | None:
+        """The time left at the pace so far, counting every epoch of a network by its multiply-adds."""
+        done, elapsed = self._effort_done() - self._before, time.monotonic() - self._begun
+        if done <= 0 or len(self.work.rows) >= self.planned:
+            return None
+        return self._effort_left() * elapsed / done
+
+    def _effort_done(self) -> float:
+        ended = sum(row.macs * row.epochs for row in self.work.rows.values())
+        return ended + sum(trial.macs * trial.epochs for trial in self.work.running.values())
+
+    def _effort_left(self) -> float:
+        epochs = self.work.study.recipe.epochs
+        running = [trial.macs * (epochs - trial.epochs) for trial in self.work.running.values()]
+        queued = [row.cost.macs * epochs for row in self.work.queued]
+        known = [row.macs for row in self.work.rows.values()] + [trial.macs for trial in self.work.running.values()]
+        unknown = max(self.planned - len(self.work.rows) - len(running) - len(queued), 0)
+        return sum(running) + sum(queued) + unknown * epochs * (sum(known) / len(known) if known else 0.0)
+
+    def _picture(self) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("running", "seed", "epoch", "val. top-1 error"):
+            table.add_column(heading, no_wrap=True)
+        epochs = self.work.study.recipe.epochs
+        for trial, state in list(self.work.running.items())[:MOST_SHOWN]:
+            curve = self.work.curve(trial)
+            error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
+            table.add_row(Text(state.spec["name"]), str(state.spec["seed"]), f"{state.epochs}/{epochs}", error)
+        bar = ProgressBar(total=max(self.planned, 1), completed=len(self.work.rows), width=40)
+        return Group(Text(self.summary()), bar, table)
+
+
+def row_text(row: Row) -> str:
+    """One ended trial in one line."""
+    what = f"{row.name} (seed {row.seed})"
+    if row.status == "failed":
+        return (
+            f"{what} failed after {row.epochs} epochs: {row.reason}: {row.detail.splitlines()[0] if row.detail else ''}"
+        )
+    error = f"validation top-1 error {row.val_top1_error:.2f} %" if row.val_top1_error is not None else ""
+    return f"{what} {row.status if row.status == 'complete' else f'stopped@{row.epochs}'}: {error}"
+
+
+def best_so_far(rows: list[Row]) -> Row | None:
+    """The complete trial with the lowest validation top-1 error."""
+    complete = [row for row in rows if row.status == "complete" and row.val_top1_error is not None]
+    return min(complete, key=lambda row: row.val_top1_error or 0.0, default=None)
+
+
+def duration(seconds: float) -> str:
+    """``1 h 05 min``, ``3 min 20 s`` or ``12 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

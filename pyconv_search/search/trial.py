@@ -1,0 +1,288 @@
+"""One trial: from plain JSON to a Row. It knows nothing of what schedules it.
+
+A trial is described by a plain dictionary::
+
+    {"trial": id, "name": str, "seed": int, "architecture": arch.spec.to_dict(…), "parameters": {…},
+     "recipe": study.recipe.to_dict(…), "data": {"name": str, "root": str | None, "validation": int | None},
+     "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None, "keep_weights": bool}
+
+Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyconv_search.arch.spec import from_dict
+from pyconv_search.errors import UserError
+from pyconv_search.models import build
+from pyconv_search.results.row import Epoch, Row
+from pyconv_search.search import images
+from pyconv_search.search.outcome import blank_row, detail_of, device_name, environment, now, reason_of
+from pyconv_search.study import recipe as recipes
+from pyconv_search.training import checkpoint, data, device, loop
+
+_log = logging.getLogger(__name__)
+
+
+class Trial:
+    """A trial that is run epoch by epoch, and ended by one of :meth:`finish`, :meth:`stop` and :meth:`fail`.
+
+    Where the run folder holds a checkpoint of this trial it goes on from there; one that is damaged, or of another
+    training, is set aside. Raises UserError when the run folder, the data set or the device is not there, or when the
+    network does not fit the data.
+    """
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.history: list[Epoch] = []
+        self._started, self._resumed, self._train_seconds = now(), 0, 0.0
+        self._row: Row | None = None
+        self._folder = _existing(spec["folder"])
+        self._recipe = recipes.from_dict(spec["recipe"])
+        self._architecture = from_dict(spec["architecture"])
+        self._device = device.find_device(spec["device"])
+        self._settle()
+        wanted = spec["data"]
+        self._data_key = (wanted["name"], wanted["root"], wanted["validation"])
+        images.check_fit(self._architecture, self._data())
+        self._learner: loop.Learner | None = self._fresh()
+        self._resume()
+
+    @property
+    def epochs_run(self) -> int:
+        """How many epochs are behind it, those before an interruption included."""
+        return len(self.history)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs of the recipe are run."""
+        return self.epochs_run >= self._recipe.epochs
+
+    def advance(self) -> Epoch:
+        """Train and validate one more epoch, and write the checkpoint.
+
+        Raises:
+            Diverged: if a loss is not finite.
+            UserError: if the checkpoint cannot be written.
+        """
+        learner = self._alive()
+        if self.done:
+            raise ValueError(f"trial {self.spec['trial']} has run all of its {self._recipe.epochs} epochs")
+        self._settle()
+        try:
+            epoch = self._epoch(learner)
+        except BaseException:
+            self._learner = None  # Trained by a part of an epoch: to go on with it would be another training.
+            raise
+        self.history.append(epoch)
+        self._save(learner)
+        return epoch
+
+    def finish(self) -> Row:
+        """The row of the complete trial. The test split is read here, once; asked again, it is the same row.
+
+        Raises:
+            ValueError: if epochs are left to run.
+            UserError: if the weights cannot be written; the checkpoint is kept then.
+        """
+        if self._row is not None:
+            return self._row
+        if not self.done:
+            raise ValueError(f"trial {self.spec['trial']} has run {self.epochs_run} of {self._recipe.epochs} epochs")
+        self._settle()
+        learner, found = self._alive(), self._data()
+        scores = loop.evaluate(learner, loop.to_device(found.test, found.info, self._device))
+        if self._folder and self.spec["keep_weights"]:
+            path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
+            checkpoint.save_weights(learner.model, path, self._weights_metadata())
+        row = replace(
+            self._ended("complete"),
+            test_loss=scores.loss,
+            test_top1_error=scores.top1_error,
+            test_top5_error=scores.top5_error,
+        )
+        return self._end(row, keep_checkpoint=False)
+
+    def so_far(self) -> Row:
+        """The row that this trial would have if the scheduler ended it now."""
+        return self._ended("stopped", "scheduler")
+
+    def stop(self) -> Row:
+        """The row of a trial that the scheduler ended; its checkpoint is removed."""
+        return self._row or self._end(self.so_far(), keep_checkpoint=False)
+
+    def fail(self, error: BaseException) -> Row:
+        """The row of a trial that ``error`` ended. A checkpoint is kept, so that another attempt goes on from it."""
+        if reason_of(error) == "error":
+            _log.warning("trial %s failed", self.spec["trial"], exc_info=error)
+        traceback.clear_frames(error.__traceback__)  # They hold tensors.
+        return self._row or self._end(self._ended("failed", reason_of(error), detail_of(error)), keep_checkpoint=True)
+
+    def _data(self) -> data.DataSet:
+        return images.data_set(*self._data_key)
+
+    def _settle(self) -> None:
+        device.make_deterministic(self._device, self.spec["threads"])
+
+    def _alive(self) -> loop.Learner:
+        if self._learner is None:
+            raise ValueError(f"trial {self.spec['trial']} has ended")
+        return self._learner
+
+    def _epoch(self, learner: loop.Learner) -> Epoch:
+        train, held_out = images.on_device(*self._data_key, self._device)
+        begun = time.perf_counter()
+        seen = loop.train(learner, train, self.epochs_run)
+        trained = time.perf_counter()
+        found = loop.evaluate(learner, held_out)
+        self._train_seconds += trained - begun
+        return Epoch(
+            trial=self.spec["trial"],
+            epoch=self.epochs_run + 1,
+            lr=loop.first_rate(learner, train, self.epochs_run),
+            train_loss=seen.loss,
+            train_top1_error=seen.top1_error,
+            val_loss=found.loss,
+            val_top1_error=found.top1_error,
+            val_top5_error=found.top5_error,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def _fresh(self) -> loop.Learner:
+        seed = self.spec["seed"]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = build(self._architecture)
+        return loop.make_learner(model, self._recipe, seed, self._device)
+
+    @property
+    def _checkpoint(self) -> Path | None:
+        return self._folder / "checkpoints" / f"{self.spec['trial']}.safetensors" if self._folder else None
+
+    def _resume(self) -> None:
+        path = self._checkpoint
+        if path is None:
+            return
+        try:
+            found = checkpoint.load(path)
+            if found is None:
+                return
+            if (found.trial, found.plan) != (self.spec["trial"], plan_of(self.spec)):
+                raise checkpoint.DamagedCheckpoint(f"{path}: the checkpoint of another training")
+            checkpoint.restore(found, self._alive().model, self._alive().optimizer)
+        except checkpoint.DamagedCheckpoint as reason:
+            checkpoint.set_aside(path, reason)
+            self._learner = self._fresh()
+            return
+        self.history = list(found.history)
+        self._started, self._train_seconds = found.started, found.train_seconds
+        self._resumed = found.resumed + 1
+
+    def _save(self, learner: loop.Learner) -> None:
+        if self._checkpoint is None:
+            return
+        state = checkpoint.Checkpoint(
+            trial=self.spec["trial"],
+            plan=plan_of(self.spec),
+            history=tuple(self.history),
+            resumed=self._resumed,
+            started=self._started,
+            train_seconds=self._train_seconds,
+            model=learner.model.state_dict(),
+            momentum=checkpoint.momentum_of(learner.model, learner.optimizer),
+        )
+        checkpoint.save(self._checkpoint, state)
+
+    def _weights_metadata(self) -> dict[str, str]:
+        return {
+            "trial": self.spec["trial"],
+            "arch_id": self._architecture.arch_id,
+            "architecture": json.dumps(self.spec["architecture"], sort_keys=True),
+            "seed": str(self.spec["seed"]),
+            "epochs": str(self.epochs_run),
+        }
+
+    def _ended(self, status: str, reason: str = "", detail: str = "") -> Row:
+        row = replace(
+            blank_row(self.spec, status, reason, detail),
+            epochs=self.epochs_run,
+            train_seconds=self._train_seconds,
+            device=device_name(self._device),
+            started=self._started,
+            resumed=self._resumed,
+            environment=environment(device.precision(self._recipe, self._device)),
+        )
+        if not self.history:
+            return row
+        last, seen = self.history[-1], self.epochs_run * len(self._data().train)
+        return replace(
+            row,
+            val_loss=last.val_loss,
+            val_top1_error=last.val_top1_error,
+            val_top5_error=last.val_top5_error,
+            images_per_second=seen / self._train_seconds,
+        )
+
+    def _end(self, row: Row, keep_checkpoint: bool) -> Row:
+        if self._checkpoint is not None and not keep_checkpoint:
+            checkpoint.remove(self._checkpoint)
+        self._row, self._learner = row, None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return row
+
+
+def run_trial(spec: dict[str, Any], on_epoch: Callable[[Epoch], None] | None = None) -> Row:
+    """Run a trial to its row, going on from its checkpoint where there is one.
+
+    ``on_epoch`` is given every epoch, those before an interruption first; what it raises passes through. Whatever
+    training throws becomes a failed row. UserErrors about what the trial needs before it starts (folder, data, device)
+    are raised, because they are those of the whole study; KeyboardInterrupt is, and the checkpoint allows to go on.
+    """
+    try:
+        trial = Trial(spec)
+    except UserError:
+        raise
+    except Exception as error:
+        return blank_row(spec, "failed", reason_of(error), detail_of(error))
+    report = on_epoch or (lambda epoch: None)
+    for epoch in trial.history:
+        report(epoch)
+    while not trial.done:
+        try:
+            epoch = trial.advance()
+        except Exception as error:
+            return trial.fail(error)
+        report(epoch)
+    try:
+        return trial.finish()
+    except Exception as error:
+        return trial.fail(error)
+
+
+def plan_of(spec: dict[str, Any]) -> str:
+    """A digest of all in a description that decides the numbers; where the data lie and what runs it do not."""
+    decides = {key: spec[key] for key in ("architecture", "seed", "recipe")}
+    decides["data"] = [spec["data"]["name"], spec["data"]["validation"]]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _existing(folder: str | None) -> Path | None:
+    if folder is None or Path(folder).is_dir():
+        return Path(folder) if folder else None
+    raise UserError(
+        f"{folder}: no such folder on {socket.gethostname()}; a run on several machines needs a folder that all of "
+        "them see under the same path: put the run on a shared file system, or run it on one machine"
+    )

@@ -1,0 +1,111 @@
+"""Which trial runs next, and what came of those that ended: the authority over a run, whoever executes it.
+
+Ray's own record of an experiment lags behind and repeats trials after a crash; here every decision follows from the
+journal, keyed by what a trial is. So a finished trial never runs again, whichever process asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.store import Journal, Store
+from pyconv_search.search.strategies import Strategy
+from pyconv_search.study.plan import Candidate, trial_id, trial_spec
+from pyconv_search.study.study import Study
+
+
+@dataclass(slots=True)
+class Running:
+    """A trial under way."""
+
+    spec: dict[str, Any]
+    macs: int
+    epochs: int = 0
+
+
+class Work:
+    """The trials of one run: hand out with :meth:`next`, hand back with :meth:`epoch` and :meth:`end`.
+
+    ``retry_failed`` runs the trials that failed before once more. ``on_change`` is called after every change.
+    """
+
+    def __init__(
+        self, study: Study, strategy: Strategy, journal: Journal, store: Store, retry_failed: bool = False
+    ) -> None:
+        self.study, self._strategy, self._journal = study, strategy, journal
+        self.rows = {row.trial: row for row in store.rows if not (retry_failed and row.status == "failed")}
+        self.running: dict[str, Running] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        self._queue: deque[tuple[str, Candidate, int]] = deque()
+        self._trials: dict[str, tuple[Candidate, list[str]]] = {}
+        self._curves: dict[str, dict[int, Epoch]] = {}
+        for epoch in store.epochs:
+            self._curves.setdefault(epoch.trial, {})[epoch.epoch] = epoch
+
+    def next(self) -> dict[str, Any] | None:
+        """The next trial as plain JSON values; None when there is nothing left to start."""
+        if not self.more():
+            return None
+        trial, row, seed = self._queue.popleft()
+        spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
+        self.running[trial] = Running(spec, row.cost.macs)
+        self.on_change()
+        return spec
+
+    def more(self) -> bool:
+        """Whether there is a trial left to start."""
+        while not self._queue:
+            if not self._refill():
+                return False
+        return True
+
+    def _refill(self) -> bool:
+        """Ask the strategy for more; every network gets its first seed before any gets its second."""
+        proposed = self._strategy.propose()
+        for row in proposed:
+            trials = [trial_id(self.study, row.architecture, seed) for seed in self.study.seeds]
+            self._trials.update(dict.fromkeys(trials, (row, trials)))
+            self._observe(trials[0])
+        for seed in self.study.seeds:
+            numbered = ((trial_id(self.study, row.architecture, seed), row, seed) for row in proposed)
+            self._queue.extend(entry for entry in numbered if entry[0] not in self.rows)
+        return bool(proposed)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note one epoch of a running trial; one that is already in the journal is not written again."""
+        curve = self._curves.setdefault(epoch.trial, {})
+        if epoch.epoch not in curve:
+            self._journal.append_epoch(epoch)
+            curve[epoch.epoch] = epoch
+        if epoch.trial in self.running:
+            self.running[epoch.trial].epochs = epoch.epoch
+            self.on_change()
+
+    def end(self, row: Row) -> None:
+        """Note what became of a trial; a second row of the same trial is not taken."""
+        if row.trial in self.rows:
+            return
+        self._journal.append_row(row)
+        self.rows[row.trial] = row
+        self.running.pop(row.trial, None)
+        self._observe(row.trial)
+        self.on_change()
+
+    def _observe(self, trial: str) -> None:
+        """Tell the strategy when all seeds of the trial's network have ended."""
+        row, trials = self._trials[trial]
+        if all(other in self.rows for other in trials):
+            self._strategy.observe(row, [self.rows[other] for other in trials], self.curve(trials[0]))
+
+    def curve(self, trial: str) -> list[Epoch]:
+        """The epochs of a trial that are known so far."""
+        return [epoch for _, epoch in sorted(self._curves.get(trial, {}).items())]
+
+    @property
+    def queued(self) -> list[Candidate]:
+        """The networks of the waiting trials, without those that an adaptive search has yet to propose."""
+        return [row for _, row, _ in self._queue]

@@ -1,0 +1,212 @@
+"""Real Ray Tune over trials that only pretend to train: scheduling, states, failures, interruption, continuation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import ray
+from rich.console import Console
+
+from pyconv_search.errors import UserError
+from pyconv_search.results import store
+from pyconv_search.search.runner import run
+from pyconv_search.search.strategies import STORAGE
+from pyconv_search.study.study import Study
+
+Toy = Callable[..., Study]
+Make = Callable[..., type]
+Executed = Callable[[Path], Counter[tuple[str, int]]]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def optuna_states(folder: Path) -> list[str]:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / STORAGE)))
+    (summary,) = optuna.get_all_study_summaries(storage)
+    return [t.state.name for t in optuna.load_study(study_name=summary.study_name, storage=storage).trials]
+
+
+def test_every_trial_runs_once_on_reused_workers_and_never_again(
+    toy: Toy, pretend: Make, executed: Executed, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = toy()
+    said = StringIO()
+    outcome = run(study, out, console=Console(file=said, width=200), trial=pretend())
+    assert (outcome.planned, outcome.ended, outcome.complete, outcome.interrupted) == (6, 6, 6, False)
+    found = store.read(out)
+    assert {(row.parameters["width"], row.seed, row.status) for row in found.rows} == {
+        (w, seed, "complete") for w in (8, 16, 24) for seed in (0, 1)
+    }
+    assert [row.val_top1_error for row in found.rows if row.parameters["width"] == 16 and row.seed == 1] == [39.1]
+    assert set(executed(out).values()) == {1}
+    assert len(found.epochs) == len(executed(out)) == 18
+    workers = {line.split()[2] for line in (out / "epochs.log").read_text().splitlines()}
+    assert len(workers) <= (os.cpu_count() or 2) < 6 or (os.cpu_count() or 2) >= 6
+    assert len(pd.read_parquet(out / "rows.parquet")) == 6
+    assert optuna_states(out) == ["COMPLETE"] * 3
+    lines = said.getvalue().splitlines()
+    assert sum("complete: validation top-1 error" in line for line in lines) == 6
+    assert "6/6 trials, 0 running, best 35.00 %" in lines[-1]
+    before = (out / "journal.jsonl").read_text()
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("nothing was left to run"))
+    assert run(study, out, trial=pretend()).complete == 6
+    after = (out / "journal.jsonl").read_text()
+    assert after.startswith(before)
+    assert '"kind":"row"' not in after[len(before) :]
+
+
+def test_a_study_can_be_extended(toy: Toy, pretend: Make, executed: Executed, out: Path) -> None:
+    run(toy(seeds=1), out, trial=pretend())
+    rows = [{"width": w, "levels": [1, 1, 1]} for w in (8, 16, 24, 32)]
+    outcome = run(toy(search={"rows": rows}, seeds=2), out, trial=pretend())
+    assert (outcome.planned, outcome.complete) == (8, 8)
+    assert set(executed(out).values()) == {1}
+
+
+def test_a_folder_of_another_study_is_refused(toy: Toy, pretend: Make, out: Path, tmp_path: Path) -> None:
+    run(toy(seeds=1), out, trial=pretend())
+    journal = (out / "journal.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"holds the run of another study: recipe\.epochs is 3 there and 5 here"):
+        run(toy(recipe={"epochs": 5}), out, trial=pretend())
+    assert (out / "journal.jsonl").read_bytes() == journal
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match=r"not the folder of a run \(it holds thesis.tex\)"):
+        run(toy(), tmp_path / "mine", trial=pretend())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        run(toy(), tmp_path / "file", trial=pretend())
+
+
+def test_asha_stops_poor_trials_and_says_when(toy: Toy, pretend: Make, out: Path) -> None:
+    rows = [{"width": w, "levels": [1, 1, 1]} for w in (48, 40, 8, 16, 24, 32)]
+    study = toy(search={"rows": rows}, seeds=1, recipe={"epochs": 8}, scheduler={"asha": {"grace": 2, "factor": 2}})
+    run(study, out, trial=pretend(lambda spec, epoch: time.sleep(0.02)))
+    found = {row.parameters["width"]: row for row in store.read(out).rows}
+    stopped = {w for w, row in found.items() if row.status == "stopped"}
+    assert found[48].status == "complete"
+    assert {8, 16} <= stopped
+    for w in stopped:
+        assert 2 <= found[w].epochs < 8
+        assert found[w].val_top1_error == 50.0 - w / 2 - found[w].epochs
+        assert found[w].test_top1_error is None
+    assert Counter(optuna_states(out)) == {"PRUNED": len(stopped), "COMPLETE": 6 - len(stopped)}
+
+
+def test_failures_are_rows_with_reasons_and_the_others_go_on(
+    toy: Toy, pretend: Make, executed: Executed, out: Path
+) -> None:
+    def trouble(spec: dict[str, Any], epoch: int) -> None:
+        if spec["parameters"]["width"] == 8 and epoch == 2:
+            raise RuntimeError("the cable is loose")
+        if spec["parameters"]["width"] == 16 and epoch == 3:
+            raise MemoryError("no room")
+
+    study = toy(seeds=1)
+    outcome = run(study, out, trial=pretend(trouble))
+    assert (outcome.ended, outcome.complete) == (3, 1)
+    found = {row.parameters["width"]: row for row in store.read(out).rows}
+    assert (found[8].status, found[8].reason, found[8].epochs) == ("failed", "error", 1)
+    assert "the cable is loose" in found[8].detail
+    assert (found[16].status, found[16].reason, found[16].epochs) == ("failed", "oom", 2)
+    assert sorted(optuna_states(out)) == ["COMPLETE", "FAIL", "FAIL"]
+    assert run(study, out, trial=pretend()).complete == 1
+    assert run(study, out, retry_failed=True, trial=pretend()).complete == 3
+    assert set(executed(out).values()) == {1}
+    assert len(store.read(out).rows) == 3
+
+
+def test_a_killed_worker_goes_on_from_its_last_epoch_and_a_doomed_one_is_lost(
+    toy: Toy, pretend: Make, executed: Executed, out: Path
+) -> None:
+    def trouble(spec: dict[str, Any], epoch: int) -> None:
+        marker = Path(spec["folder"]) / f"killed-{spec['trial']}"
+        doomed = spec["parameters"]["width"] == 8
+        if epoch == 2 and (doomed or not marker.exists()) and spec["parameters"]["width"] < 24:
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    outcome = run(toy(seeds=1), out, trial=pretend(trouble))
+    found = {row.parameters["width"]: row for row in store.read(out).rows}
+    assert outcome.complete == 2
+    assert (found[8].status, found[8].reason) == ("failed", "lost")
+    assert "died 3 times" in found[8].detail
+    assert found[16].status == "complete"
+    assert set(executed(out).values()) == {1}
+
+
+def test_a_full_disk_ends_the_run_in_order_and_loses_nothing(toy: Toy, pretend: Make, out: Path) -> None:
+    def trouble(spec: dict[str, Any], epoch: int) -> None:
+        if spec["parameters"]["width"] == 16 and epoch == 2:
+            raise UserError("checkpoints/x: No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        run(toy(seeds=1), out, trial=pretend(trouble))
+    assert all(row.status == "complete" for row in store.read(out).rows)
+    assert run(toy(seeds=1), out, trial=pretend()).complete == 3
+
+
+def test_an_interrupt_stops_in_order_and_the_next_run_goes_on(
+    toy: Toy, pretend: Make, executed: Executed, out: Path, wait_for: Callable[..., None]
+) -> None:
+    study = toy(recipe={"epochs": 6})
+
+    def interrupt() -> None:
+        wait_for(lambda: (out / "epochs.log").exists() and len((out / "epochs.log").read_text().splitlines()) >= 8)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    outcome = run(study, out, trial=pretend(lambda spec, epoch: time.sleep(0.1)))
+    thread.join()
+    assert outcome.interrupted
+    assert outcome.ended < 6
+    assert signal.getsignal(signal.SIGINT) is before
+    assert store.read(out).events[-1]["name"] == "interrupted"
+    again = run(study, out, trial=pretend())
+    assert (again.complete, again.interrupted) == (6, False)
+    assert max(executed(out).values()) == 1
+    assert len(executed(out)) == 36
+    assert len(store.read(out).epochs) == 36
+
+
+def test_resources_that_no_machine_has_are_told_at_once(toy: Toy, pretend: Make, out: Path) -> None:
+    with pytest.raises(UserError, match=r"resources\.cpu: a trial takes 4000, but the largest of 1 machines has"):
+        run(toy(resources={"cpu": 4000}), out, trial=pretend())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:6379", "localhost", "127.0.0.1:99999999"])
+def test_an_address_that_nothing_listens_at(toy: Toy, pretend: Make, out: Path, address: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=f"--address {address}: ") as caught:
+        run(toy(), out, address=address, trial=pretend())
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - begun < 20
+
+
+def test_tpe_searches_records_and_goes_on(toy: Toy, pretend: Make, executed: Executed, out: Path) -> None:
+    def study(trials: int) -> Study:
+        return toy(search={"tpe": {"trials": trials, "startup": 4}}, seeds=2, objectives={"top1_error": "min"})
+
+    assert run(study(8), out, trial=pretend()).complete == 16
+    assert run(study(12), out, trial=pretend()).complete == 24
+    found = store.read(out)
+    assert len({row.arch_id for row in found.rows}) == 12
+    assert set(executed(out).values()) == {1}
+    assert all(row.params <= 1_200_000 for row in found.rows)
+    assert Counter(optuna_states(out))["COMPLETE"] == 12

@@ -1,0 +1,520 @@
+"""Trials: the same numbers however they are run, and a row whatever happens.
+
+Run as a program, this file runs the trial that its argument describes in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import pyconv_search
+from pyconv_search.arch.cost import cost
+from pyconv_search.arch.resnet import resnet
+from pyconv_search.arch.spec import to_dict
+from pyconv_search.errors import UserError
+from pyconv_search.results import files
+from pyconv_search.results.row import Epoch, Row
+from pyconv_search.search import images, outcome, trial
+from pyconv_search.search.trial import Trial, run_trial
+from pyconv_search.study import recipe as recipes
+from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.training import checkpoint, data, loop
+
+EPOCHS = 4
+NETWORK = resnet(
+    {"depth": 8, "stem": {"kernel": 3, "width": 4, "stride": 1, "pool": "none"}, "levels": [2, 1, 1]}, (3, 8, 8), 6
+)
+
+
+@dataclass
+class CountedDataSet:
+    """A data set that counts how often its test split is read."""
+
+    info: DataSetInfo
+    train: data.Split
+    validation: data.Split
+    held: data.Split
+    reads: list[str] = field(default_factory=list)
+
+    @property
+    def test(self) -> data.Split:
+        self.reads.append("test")
+        return self.held
+
+
+def noise(name: str, root: str | None = None, validation: int | None = None) -> CountedDataSet:
+    """Small random pictures, the same ones every time; each class has a brightness of its own."""
+    numbers = np.random.default_rng(1)
+
+    def split(count: int) -> data.Split:
+        labels = numbers.integers(0, 6, count)
+        pixels = numbers.integers(0, 156, (count, 3, 8, 8)) + 20 * labels[:, None, None, None]
+        return data.Split(pixels.astype(np.uint8), labels)
+
+    held_out = 33 if validation is None else validation
+    info = DataSetInfo(name, "", (3, 8, 8), 6, 97, held_out, 31, (0.5,) * 3, (0.25,) * 3, "", "")
+    return CountedDataSet(info, split(97), split(held_out), split(31))
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_data(monkeypatch: pytest.MonkeyPatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(data, "load", noise)
+    images.forget()
+    yield
+    images.forget()
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def spec(folder: Path | None = None, recipe: dict[str, Any] | None = None, **other: Any) -> dict[str, Any]:
+    settings = {"epochs": EPOCHS, "batch": 16, "lr": 0.05, "crop": 1, "flip": True, "warmup": 0.5} | (recipe or {})
+    return {
+        "trial": "t1",
+        "name": "two levels",
+        "seed": 3,
+        "architecture": to_dict(NETWORK),
+        "parameters": {"levels": [2, 1, 1]},
+        "recipe": recipes.to_dict(recipes.Recipe(**settings)),
+        "data": {"name": "noise", "root": None, "validation": None},
+        "threads": 1,
+        "device": "cpu",
+        "folder": str(folder) if folder else None,
+        "keep_weights": True,
+        **other,
+    }
+
+
+def numbers_of(record: Epoch | Row) -> dict[str, Any]:
+    """All but what the clock decides."""
+    clock = ("seconds", "train_seconds", "images_per_second", "started", "finished", "resumed")
+    return {name: getattr(record, name) for name in record.__slots__ if name not in clock}
+
+
+def weights_in(folder: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(folder / "weights" / "t1.safetensors")
+
+
+def run(folder: Path, **other: Any) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Tensor]]:
+    """Every number of a trial run in this process: its epochs, its row and its weights."""
+    folder.mkdir(exist_ok=True)
+    epochs: list[Epoch] = []
+    row = run_trial(spec(folder, **other), epochs.append)
+    assert row.status == "complete", row.detail
+    return [numbers_of(epoch) for epoch in epochs], numbers_of(row), weights_in(folder)
+
+
+def run_elsewhere(folder: Path, at: str = "") -> int:
+    """Run the trial in another process, which ends itself at ``at``; its exit status."""
+    root = str(Path(pyconv_search.__file__).parents[1])
+    command = [sys.executable, __file__, json.dumps(spec(folder)), at]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, timeout=120).returncode
+
+
+def assert_same(found: tuple[Any, Any, dict[str, Tensor]], expected: tuple[Any, Any, dict[str, Tensor]]) -> None:
+    assert found[0] == expected[0]
+    assert found[1] == expected[1]
+    assert found[2].keys() == expected[2].keys()
+    assert all(torch.equal(found[2][name], expected[2][name]) for name in found[2])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory):
+    """The trial run in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", noise)
+        return run(tmp_path_factory.mktemp("whole"))
+
+
+def test_two_runs_are_equal(whole: Any, tmp_path: Path):
+    torch.rand(7)
+    assert_same(run(tmp_path), whole)
+
+
+def test_another_process_gives_the_same(whole: Any, tmp_path: Path):
+    assert run_elsewhere(tmp_path) == 0
+    assert_same(([*whole[0]], whole[1], weights_in(tmp_path)), whole)
+    assert json.loads((tmp_path / "row.json").read_text()) == json.loads(json.dumps(whole[1]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_interrupted_after_any_epoch_equals_uninterrupted(tmp_path: Path, precision: str, channels_last: bool):
+    recipe = {"precision": precision, "channels_last": channels_last}
+    expected = run(tmp_path / "whole", recipe=recipe)
+    for k in range(EPOCHS + 1):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        first = Trial(spec(folder, recipe))
+        for _ in range(k):
+            first.advance()
+        second = Trial(spec(folder, recipe))
+        assert (second.epochs_run, second.done) == (k, k == EPOCHS)
+        assert second.history == first.history
+        assert_same(run(folder, recipe=recipe), expected)
+
+
+def test_an_interruption_at_every_epoch_is_counted(whole: Any, tmp_path: Path):
+    for _ in range(EPOCHS):
+        Trial(spec(tmp_path)).advance()
+    epochs: list[Epoch] = []
+    row = run_trial(spec(tmp_path), epochs.append)
+    assert row.resumed == EPOCHS
+    assert_same(([numbers_of(epoch) for epoch in epochs], numbers_of(row), weights_in(tmp_path)), whole)
+
+
+@pytest.mark.parametrize("at", ["step", "replace"])
+def test_killed_at_the_worst_moment_equals_uninterrupted(whole: Any, tmp_path: Path, at: str):
+    assert run_elsewhere(tmp_path, at) == -signal.SIGKILL
+    left = os.listdir(tmp_path / "checkpoints")
+    assert "t1.safetensors" in left
+    assert any(name.endswith(".part") for name in left) == (at == "replace")
+    assert Trial(spec(tmp_path)).epochs_run == 2
+    assert_same(run(tmp_path), whole)
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_trial_starts_again(
+    whole: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    first = Trial(spec(tmp_path))
+    first.advance()
+    path = tmp_path / "checkpoints" / "t1.safetensors"
+    content = path.read_bytes()
+    offsets = random.Random(2).sample(range(len(content) // 2, len(content)), 8)
+    for offset in offsets:
+        damaged = bytearray(content)
+        damaged[offset] ^= 0x10
+        path.write_bytes(damaged)
+        caplog.clear()
+        assert Trial(spec(tmp_path)).epochs_run == 0
+        assert "the trial starts again" in caplog.text
+        assert path.with_name("t1.safetensors.corrupt").read_bytes() == damaged
+    assert_same(run(tmp_path), whole)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 4}, {"recipe": {"lr": 0.01}}, {"data": {"name": "noise", "root": None, "validation": 20}}],
+)
+def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path, other: dict[str, Any]):
+    Trial(spec(tmp_path)).advance()
+    assert Trial(spec(tmp_path, **other)).epochs_run == 0
+    assert (tmp_path / "checkpoints" / "t1.safetensors.corrupt").exists()
+
+
+def test_a_checkpoint_is_used_wherever_the_data_lie(tmp_path: Path):
+    Trial(spec(tmp_path)).advance()
+    elsewhere = {"name": "noise", "root": "elsewhere", "validation": None}
+    assert Trial(spec(tmp_path, data=elsewhere)).epochs_run == 1
+
+
+def test_a_trial_needs_no_folder(whole: Any):
+    epochs: list[Epoch] = []
+    row = run_trial(spec(), epochs.append)
+    assert [numbers_of(epoch) for epoch in epochs] == whole[0]
+    assert numbers_of(row) == whole[1]
+
+
+def test_the_row_of_a_complete_trial(tmp_path: Path):
+    subject = Trial(spec(tmp_path))
+    assert not subject.done
+    epochs = [subject.advance() for _ in range(EPOCHS)]
+    assert subject.done
+    row, price = subject.finish(), cost(NETWORK)
+    assert (row.trial, row.name, row.seed, row.arch_id) == ("t1", "two levels", 3, NETWORK.arch_id)
+    assert (row.status, row.reason, row.detail, row.epochs, row.resumed) == ("complete", "", "", EPOCHS, 0)
+    assert (row.params, row.macs) == (price.params, price.macs)
+    assert (row.activations, row.receptive_field) == (price.activations, price.receptive_field)
+    assert sum(tensor.numel() for name, tensor in weights_in(tmp_path).items() if is_parameter(name)) == row.params
+    assert (row.val_loss, row.val_top1_error) == (epochs[-1].val_loss, epochs[-1].val_top1_error)
+    assert row.val_top5_error == epochs[-1].val_top5_error
+    assert row.test_loss is not None
+    assert 0 < row.train_seconds < sum(epoch.seconds for epoch in epochs)
+    assert row.images_per_second == pytest.approx(EPOCHS * 97 / row.train_seconds)
+    assert row.environment["torch"] == torch.__version__
+    assert row.environment["precision"] in ("fp32", "bf16")
+    assert (row.device, row.parameters) == ("cpu", {"levels": [2, 1, 1]})
+    assert row.started.endswith("+00:00")
+    assert row.started <= row.finished
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3, 4]
+    assert epochs[-1].train_loss < epochs[0].train_loss
+
+
+def is_parameter(name: str) -> bool:
+    return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def test_the_test_split_is_read_once_and_at_the_end_only(tmp_path: Path):
+    found = images.data_set("noise", None, None)
+    subject = Trial(spec(tmp_path))
+    while not subject.done:
+        subject.advance()
+    subject = Trial(spec(tmp_path))
+    assert found.reads == []
+    row = subject.finish()
+    assert found.reads == ["test"]
+    assert subject.finish() is row
+    assert found.reads == ["test"]
+
+
+def test_other_ends_do_not_read_the_test_split(tmp_path: Path):
+    found = images.data_set("noise", None, None)
+    for end in (Trial.stop, lambda subject: subject.fail(RuntimeError())):
+        subject = Trial(spec(tmp_path))
+        subject.advance()
+        assert end(subject).test_loss is None
+    assert found.reads == []
+
+
+def test_test_scores_are_those_of_the_test_split(tmp_path: Path):
+    row = run_trial(spec(tmp_path))
+    learner = Trial(spec())._alive()
+    learner.model.load_state_dict(weights_in(tmp_path))
+    found = noise("noise")
+    scores = loop.evaluate(learner, loop.to_device(found.held, found.info, torch.device("cpu")))
+    assert (row.test_loss, row.test_top1_error, row.test_top5_error) == (
+        scores.loss,
+        scores.top1_error,
+        scores.top5_error,
+    )
+
+
+def test_finish_keeps_the_checkpoint_until_the_weights_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subject = Trial(spec(tmp_path))
+    while not subject.done:
+        subject.advance()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_weights", raising(UserError("disk full")))
+        with pytest.raises(UserError):
+            subject.finish()
+    assert (tmp_path / "checkpoints" / "t1.safetensors").exists()
+    assert subject.finish().status == "complete"
+    assert not (tmp_path / "checkpoints" / "t1.safetensors").exists()
+
+
+def test_weights_are_kept_only_when_asked_for(tmp_path: Path):
+    assert run_trial(spec(tmp_path, keep_weights=False)).status == "complete"
+    assert not (tmp_path / "weights").exists()
+
+
+def test_stop(tmp_path: Path):
+    subject = Trial(spec(tmp_path))
+    epoch = subject.advance()
+    row = subject.stop()
+    assert (row.status, row.reason, row.epochs) == ("stopped", "scheduler", 1)
+    assert row.val_top1_error == epoch.val_top1_error
+    assert subject.stop() is row
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_order_of_calls_is_kept(tmp_path: Path):
+    subject = Trial(spec(tmp_path))
+    with pytest.raises(ValueError, match="has run 0 of 4 epochs"):
+        subject.finish()
+    while not subject.done:
+        subject.advance()
+    with pytest.raises(ValueError, match="has run all of its 4 epochs"):
+        subject.advance()
+    subject.finish()
+    with pytest.raises(ValueError, match="has ended"):
+        subject.advance()
+
+
+def raising(error: BaseException, after: int = 0) -> Callable[..., Any]:
+    """A function that raises ``error`` from its call number ``after`` on."""
+    calls = []
+    original = loop.train
+
+    def replacement(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > after:
+            raise error
+        return original(*arguments)
+
+    return replacement
+
+
+def test_divergence_is_a_row(tmp_path: Path):
+    row = run_trial(spec(tmp_path, {"lr": 1e9, "warmup": 0.0, "precision": "fp32", "epochs": 20}))
+    assert (row.status, row.reason) == ("failed", "nan")
+    assert row.detail.startswith("Diverged: the loss became ")
+    assert row.epochs < 20
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    monkeypatch.setattr(loop, "train", raising(error, after=2))
+    row = run_trial(spec(tmp_path))
+    assert (row.status, row.reason, row.epochs) == ("failed", "oom", 2)
+    assert row.detail.startswith(type(error).__name__)
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "load", noise)
+    assert Trial(spec(tmp_path)).epochs_run == 2
+
+
+def test_the_allocators_own_error_is_out_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert outcome.reason_of(caught.value) == "oom"
+
+
+def test_out_of_memory_before_the_first_step_is_a_row(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trial, "build", raising(MemoryError()))
+    row = run_trial(spec())
+    assert (row.status, row.reason, row.epochs, row.params) == ("failed", "oom", 0, cost(NETWORK).params)
+
+
+def test_any_other_error_is_a_row(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(loop, "train", raising(KeyError("one\ntwo\nthree\nfour"), after=1))
+    row = run_trial(spec())
+    assert (row.status, row.reason, row.epochs) == ("failed", "error", 1)
+    assert row.detail == "KeyError: 'one\\ntwo\\nthree\\nfour'"
+    assert row.val_loss is not None
+    assert row.test_loss is None
+    assert "Traceback" in caplog.text
+    monkeypatch.setattr(loop, "train", raising(ValueError("one\ntwo\nthree\nfour")))
+    assert run_trial(spec()).detail == "ValueError: one\ntwo\nthree"
+
+
+def test_an_error_at_the_very_end_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoint, "save_weights", raising(UserError("t1: No space left on device")))
+    row = run_trial(spec(tmp_path))
+    assert (row.status, row.reason, row.epochs) == ("failed", "error", EPOCHS)
+    assert row.detail == "UserError: t1: No space left on device"
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "load", noise)
+    assert run_trial(spec(tmp_path)).status == "complete"
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subject = Trial(spec(tmp_path))
+    subject.advance()
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", raising(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match="No space left on device"):
+            subject.advance()
+    assert os.listdir(tmp_path / "checkpoints") == ["t1.safetensors"]
+    assert Trial(spec(tmp_path)).epochs_run == 1
+    assert_same(run(tmp_path), whole)
+
+
+def test_an_interrupt_passes_through_and_the_trial_goes_on(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", raising(KeyboardInterrupt(), after=2))
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(spec(tmp_path))
+    assert_same(run(tmp_path), whole)
+
+
+def test_half_an_epoch_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch):
+    subject = Trial(spec())
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            subject.advance()
+    with pytest.raises(ValueError, match="has ended"):
+        subject.advance()
+
+
+def test_what_the_caller_raises_passes_through(tmp_path: Path):
+    def on_epoch(epoch: Epoch) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run_trial(spec(tmp_path), on_epoch)
+
+
+@pytest.mark.parametrize("call", [Trial, run_trial])
+def test_what_the_study_lacks_is_told(tmp_path: Path, call: Callable[[dict[str, Any]], Any]):
+    with pytest.raises(UserError, match=r"gone: no such folder on .*shared file system"):
+        call(spec(tmp_path / "gone"))
+    with pytest.raises(UserError, match="validation: 0 leaves no images"):
+        call(spec(data={"name": "noise", "root": None, "validation": 0}))
+    other = to_dict(resnet({"depth": 8, "stem": {"kernel": 3, "width": 4, "stride": 1, "pool": "none"}}, (1, 8, 8), 6))
+    with pytest.raises(UserError, match="1×8×8 pixels and 6 classes, but noise has 3×8×8 pixels and 6 classes"):
+        call(spec(architecture=other))
+
+
+def test_nothing_outside_is_disturbed(tmp_path: Path):
+    torch.manual_seed(11)
+    before, expected = torch.get_rng_state(), torch.rand(1)
+    torch.set_rng_state(before)
+    random.seed(11)
+    state = random.getstate()
+    run_trial(spec(tmp_path))
+    assert torch.equal(torch.rand(1), expected)
+    assert random.getstate() == state
+
+
+def test_the_seed_decides_the_weights():
+    first, again, other = (Trial(spec(seed=seed))._alive().model.state_dict() for seed in (0, 0, 1))
+    name = next(iter(first))
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+
+
+def test_the_data_set_is_read_once_a_process(monkeypatch: pytest.MonkeyPatch):
+    loads = []
+    monkeypatch.setattr(data, "load", lambda *key: (loads.append(key), noise(*key))[1])
+    for seed in range(3):
+        Trial(spec(seed=seed)).advance()
+    assert loads == [("noise", None, None)]
+
+
+def test_a_trial_that_has_ended_holds_no_model():
+    subject = Trial(spec())
+    subject.advance()
+    subject.stop()
+    assert subject._learner is None
+
+
+def _end_at(where: str) -> None:
+    """Kill this process during the third epoch: at a step, or when its checkpoint is about to take its place."""
+    calls = []
+
+    def kill_from(limit: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        def replacement(*arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
+
+        return replacement
+
+    if where == "step":
+        loop.crop_and_flip = kill_from(2 * 6 + 3, loop.crop_and_flip)
+    if where == "replace":
+        files.os.replace = kill_from(3, os.replace)
+
+
+if __name__ == "__main__":
+    logging.disable()
+    data.load = noise
+    _end_at(sys.argv[2])
+    wanted = json.loads(sys.argv[1])
+    Path(wanted["folder"], "row.json").write_text(json.dumps(numbers_of(run_trial(wanted))))

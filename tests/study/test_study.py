@@ -1,0 +1,135 @@
+"""Studies: what they resolve to, and the messages for mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyconv_search.errors import UserError
+from pyconv_search.study.recipe import from_dict, to_dict
+from pyconv_search.study.study import load_study, study_to_dict
+
+Write = Callable[..., Path]
+
+
+def test_defaults_are_safe(write_study: Write) -> None:
+    study = load_study(write_study())
+    assert (study.seeds, study.scheduler.kind, study.keep_weights) == ((0,), "none", True)
+    assert (study.resources.cpu, study.resources.gpu) == (1, 0.0)
+    assert dict(study.objectives) == {"top1_error": "min"}
+    assert study.data.info.input == (1, 28, 28)
+
+
+def test_the_papers_recipes_can_be_written(write_study: Write) -> None:
+    pyconv = load_study(
+        write_study(recipe={"epochs": 90, "batch": 256, "lr": 0.1, "schedule": {"steps": [30, 60, 80]}})
+    )
+    assert (pyconv.recipe.schedule, pyconv.recipe.steps, pyconv.recipe.gamma) == ("steps", (30, 60, 80), 0.1)
+    text = {"epochs": 120, "batch": 256, "weight_decay": "1e-4", "label_smoothing": 0.1, "warmup": 2.5,
+            "augment": {"crop": 4, "flip": True}, "precision": "bf16"}  # fmt: skip
+    path = write_study(recipe=text)
+    path.write_text(path.read_text().replace("'1e-4'", "1e-4"))
+    recipe = load_study(path).recipe
+    assert (recipe.schedule, recipe.weight_decay, recipe.warmup, recipe.crop, recipe.flip) == (
+        "cosine",
+        1e-4,
+        2.5,
+        4,
+        True,
+    )
+    assert from_dict(json.loads(json.dumps(to_dict(recipe)))) == recipe
+
+
+def test_a_resolved_study_is_plain_json_in_the_order_of_its_file(write_study: Write) -> None:
+    study = load_study(write_study(objectives={"loss": "min", "top1_error": "min", "gmacs": "min"}, seeds=[3, 1]))
+    values = json.loads(json.dumps(study_to_dict(study)))
+    assert list(values["objectives"]) == ["loss", "top1_error", "gmacs"]
+    assert study.measure == "loss"
+    assert list(values["space"]["parameters"]) == ["levels", "pattern", "width"]
+    assert (values["seeds"], values["input"], values["classes"]) == ([3, 1], [1, 28, 28], 10)
+    assert "parameters:" in values["source"]["space"]
+
+
+def test_the_root_of_the_data_may_name_an_environment_variable(
+    write_study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(data={"fashion-mnist": {"root": "$FASHION/raw", "validation": 1000}})
+    monkeypatch.delenv("FASHION", raising=False)
+    with pytest.raises(UserError, match="environment variable FASHION is not set"):
+        load_study(path)
+    monkeypatch.setenv("FASHION", "/somewhere")
+    data = load_study(path).data
+    assert (data.root, data.validation) == ("/somewhere/raw", 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "cifar11"}, "did you mean"),
+        ({"data": {"cifar10": {"rot": "x"}}}, "data.cifar10.rot: unknown key; did you mean root?"),
+        ({"data": None}, "data: is required, but missing"),
+        ({"space": "nowhere.yaml"}, "no such file"),
+        ({"recipe": {"epochs": 0}}, "recipe.epochs: must be an integer between 1 and 100000, but got 0; nearest: 1"),
+        ({"recipe": {"epoch": 2}}, "recipe.epoch: unknown key; did you mean epochs?"),
+        ({"recipe": {"epochs": 2, "lr": -1}}, "recipe.lr: must be 0 or more, but got -1"),
+        ({"recipe": {"epochs": 2, "lr": "high"}}, "recipe.lr: must be a number"),
+        ({"recipe": {"epochs": 9, "schedule": {"steps": [6, 3]}}}, "recipe.schedule.steps: must ascend"),
+        ({"recipe": {"epochs": 9, "schedule": {"steps": [9]}}}, "stay below the 9 epochs"),
+        ({"recipe": {"epochs": 9, "schedule": "cosin"}}, "recipe.schedule: must be one of cosine"),
+        ({"recipe": {"epochs": 9, "precision": "fp16"}}, "must be one of auto, fp32, bf16, but got 'fp16'"),
+        ({"search": "gird"}, "search: must be one of rows, grid, random, tpe"),
+        ({"search": {"random": {}}}, "search.random.trials: is required, but missing"),
+        ({"search": {"tpe": {"trials": 5, "seed": "abc"}}}, "search.tpe.seed: must be an integer of 0 or more, but got a text"),
+        ({"search": {"rows": []}}, "search.rows: must list at least one row"),
+        ({"search": {"rows": [{"levels": [2, 2, 1], "width": 9}]}}, "search.rows[0].width: 9 is not in the space"),
+        ({"search": {"rows": [{"levels": [2, 2, 1], "width": 8}] * 2}}, "search.rows[1]: is the same as rows[0]"),
+        ({"scheduler": {"asha": {"grace": 5}}}, "scheduler.asha.grace: must be an integer between 1 and 2, but got 5"),
+        ({"scheduler": "hyperband"}, "scheduler: must be one of none, asha"),
+        ({"seeds": 0}, "seeds: must be an integer between 1 and 1000"),
+        ({"seeds": [1, 1]}, "seeds: must be a count, or a list of different integers"),
+        ({"objectives": {"gmacs": "min"}}, "objectives: must hold at least one of top1_error"),
+        ({"objectives": {"top1": "min"}}, "objectives.top1: unknown key; did you mean top1_error?"),
+        ({"objectives": {"top1_error": "max"}}, "objectives.top1_error: must be one of min"),
+        ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a fraction of one GPU or a whole number"),
+        ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean gpu?"),
+        ({"weights": "no"}, "weights: must be one of keep, discard"),
+    ],
+)  # fmt: skip
+def test_mistakes_name_the_place_and_what_is_right(write_study: Write, changes: dict[str, Any], words: str) -> None:
+    path = write_study(**changes)
+    with pytest.raises(UserError) as caught:
+        load_study(path)
+    assert words in str(caught.value)
+    assert all(line.startswith(f"{path}:") for line in str(caught.value).splitlines())
+
+
+def test_several_mistakes_at_once(write_study: Write) -> None:
+    path = write_study(recipe={"epochs": -1, "btch": 3}, seeds="x", resources={"cpu": 0})
+    with pytest.raises(UserError) as caught:
+        load_study(path)
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_a_space_that_does_not_fit_the_data_is_told(write_study: Write) -> None:
+    text = "space: deep\nnetwork: {depth: 18}\nparameters: {}\n"
+    path = write_study(space_text=text.replace("depth: 18", "depth: 18, stem: {kernel: 7, stride: 8}"))
+    with pytest.raises(UserError, match=r"28×28 pixels are too few: the network reduces each side 128 times"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parents[2].glob("studies/*.yaml")), ids=lambda p: p.stem)
+def test_shipped_studies_load_and_plan(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyconv_search.study.plan import candidates, planned_trials
+
+    for name in ("CIFAR", "IMAGENET"):
+        monkeypatch.setenv(name, "/data")
+    study = load_study(file)
+    rows = candidates(study)
+    assert planned_trials(study, len(rows)) >= len(study.seeds)
+    for row in rows:
+        assert row.architecture.input == study.data.info.input
+        assert row.architecture.classes == study.data.info.classes

@@ -44,7 +44,7 @@ def nearest(value: float, legal: Iterable[int]) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`` (did you mean …?)`` where one known word is close, else an empty text."""
-    close = difflib.get_close_matches(str(word), list(known), n=1)
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 

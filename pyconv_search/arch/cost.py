@@ -4,7 +4,8 @@ Conventions. ``params`` counts every trainable number: convolutions without bias
 linear layer with bias. ``macs`` counts multiply-adds of convolutions and of the linear layer for one image, zero-padded
 positions included, and nothing else (the convention of the PSConv paper, Table 2, and of the PyConv paper, equation 1).
 ``activations`` counts the output elements of all convolutions and of the linear layer for one image (Radosavovic et al.
-2020). ``receptive_field`` is the theoretical one of the last feature map, in input pixels along one side.
+2020). ``receptive_field`` is the theoretical one of the last feature map, in input pixels along one side; where basic
+blocks have groups narrower than their pattern it is an upper bound, since no channel meets every dilation on its way.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     each, rest = divmod(depth - 2, unit)
     if rest or each < 1:
         legal = IMAGENET_BLOCKS if stages == 4 else [2 + unit * n for n in range(1, each + 2)]
-        rule = "18, 34, 50, 101 or 152" if stages == 4 else f"{unit}·n + 2"
+        rule = "18, 34, 50, 101 or 152" if stages == 4 else f"{unit}·n + 2 (four stages: 18, 34, 50, 101 or 152)"
         fields.add(
             "depth",
             f"{stages} stages of {block} blocks have a depth of {rule}, but got {depth}; "

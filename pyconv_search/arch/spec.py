@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from pyconv_search.arch.dilation import AXES
-from pyconv_search.fields import Path, Problems, nearest
+from pyconv_search.fields import Path, Problem, Problems, SpecError, integer, nearest, suggestion
 
 SHORTCUTS = ("conv", "max+conv")
 POOLS = ("max", "none")
@@ -37,6 +37,8 @@ class Level:
     axes: str = "both"
 
     def __post_init__(self) -> None:
+        if not self.pattern:
+            raise SpecError([Problem(("pattern",), "must hold at least one dilation; a standard convolution is (1,)")])
         pattern = (1,) if self.kernel == 1 else shortest_period(self.pattern)
         object.__setattr__(self, "pattern", pattern)
         if len(pattern) == 1:
@@ -140,6 +142,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         problems = Problems()
+        _check_values(self, (), problems)
+        problems.check()
         _check_shape(self, problems)
         for i, (stage, in_width) in enumerate(self.walk()):
             _check_stage(stage, in_width, ("stages", i), problems)
@@ -168,6 +172,28 @@ def shortest_period(pattern: tuple[int, ...]) -> tuple[int, ...]:
     """The shortest cycle that repeats to ``pattern``: (1, 2, 1, 2) → (1, 2)."""
     n = len(pattern)
     return next(pattern[:t] for t in range(1, n + 1) if n % t == 0 and pattern[:t] * (n // t) == pattern)
+
+
+# What the texts in a specification may be.
+_WORDS = {"block": BLOCKS, "shortcut": SHORTCUTS, "pool": POOLS, "axes": AXES}
+
+
+def _check_values(value: Any, path: Path, problems: Problems) -> None:
+    """Every number is an integer of 1 or more and every text a known word: a specification may come from a file."""
+    if isinstance(value, tuple):
+        if not value:
+            problems.add(path, "must not be empty")
+        for i, item in enumerate(value):
+            _check_values(item, (*path, i), problems)
+    elif hasattr(value, "__dataclass_fields__"):
+        for f in fields(value):
+            _check_values(getattr(value, f.name), (*path, f.name), problems)
+    elif isinstance(value, str):
+        known = _WORDS.get(str(path[-1]))
+        if known is not None and value not in known:
+            problems.add(path, f"must be one of {', '.join(known)}, but got {value!r}{suggestion(value, known)}")
+    else:
+        integer(value, path, problems)
 
 
 def _check_shape(arch: Architecture, problems: Problems) -> None:
@@ -205,8 +231,6 @@ def _check_stage(stage: Stage, in_width: int, path: Path, problems: Problems) ->
 
 def _check_level(level: Level, inputs: set[int], path: Path, problems: Problems) -> None:
     _check_kernel(level.kernel, (*path, "kernel"), problems)
-    if level.axes not in AXES:
-        problems.add((*path, "axes"), f"must be one of {', '.join(AXES)}, but got {level.axes!r}")
     legal = divisors(math.gcd(level.width, *inputs))
     for count, what in [
         *((n, "input channels") for n in sorted(inputs)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pyconv_search.errors import UserError
+from pyconv_search.fields import SpecError
 
 if TYPE_CHECKING:
     from pyconv_search.arch.spec import Architecture
@@ -197,11 +198,14 @@ def _print(said: Any) -> None:
 
 
 def main() -> None:
-    """The entry point: a UserError is its message on standard error and exit status 1."""
+    """The entry point: a mistake of the user's is its message on standard error and exit status 1."""
     try:
         app()
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
     except UserError as error:
-        print(f"error: {error}" if "\n" not in str(error) else str(error), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()

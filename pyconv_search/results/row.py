@@ -13,8 +13,8 @@ REASONS = ("", "scheduler", "nan", "oom", "lost", "error")
 class Epoch:
     """One epoch of one trial: a point of its learning curve.
 
-    Errors are top-k errors in percent; losses are mean cross-entropies in nats; ``seconds`` is the wall time of training
-    and validation together. ``epoch`` counts from 1.
+    Errors are top-k errors in percent; losses are mean cross-entropies in nats; ``seconds`` is the wall time of
+    training and validation together. ``epoch`` counts from 1.
     """
 
     trial: str

@@ -7,11 +7,7 @@ temporary folder and dropped. Each run starts a fresh Tune experiment over what 
 from __future__ import annotations
 
 import json
-import logging
-import math
-import os
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +16,6 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -32,32 +27,15 @@ from pyconv_search.results.row import epoch_from_dict, row_from_dict
 from pyconv_search.results.store import Journal, Store
 from pyconv_search.search import folder as folders
 from pyconv_search.search.actor import Steps, make_actor
+from pyconv_search.search.connection import check_room, connected
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.strategies import MEASURES, make_strategy
-from pyconv_search.search.trial import Trial
+from pyconv_search.search.trial import Trial, forget
 from pyconv_search.search.work import Work
 from pyconv_search.study.study import Study
 
 LOST_WORKER_RETRIES = 2
-CONNECT_SECONDS = 5.0
-
-# Read by Ray, and by the C library when worker processes start: on a CPU the page faults of large tensors take a good
-# part of the training time of small networks, unless freed memory is kept and comes in large pages.
-ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +74,12 @@ def run(
         work = Work(study, make_strategy(study, folder, found.rows), journal, found, retry_failed)
         bridge = Bridge(work)
         if work.more():
-            with _ray(address), _signals(bridge), Progress(work, values["planned"], console or Console(stderr=True)):
-                _check_room(study)
+            with (
+                connected(address),
+                _signals(bridge),
+                Progress(work, values["planned"], console or Console(stderr=True)),
+            ):
+                check_room(study)
                 _tune(study, bridge, _scheduler(study, found), trial)
         if bridge.abort:
             raise UserError(bridge.abort)
@@ -161,8 +143,8 @@ class Bridge(Searcher):
     def _end(self, spec: dict[str, Any], result: dict[str, Any]) -> None:
         row = row_from_dict(json.loads(result["row"]))
         self.work.end(row)
-        if row.status == "stopped":
-            (Path(spec["folder"]) / "checkpoints" / f"{row.trial}.safetensors").unlink(missing_ok=True)
+        if row.status != "failed":
+            forget(spec)
 
     def _lost(self, spec: dict[str, Any]) -> None:
         if not self.ending:
@@ -242,60 +224,6 @@ def _scheduler(study: Study, found: Store) -> TrialScheduler:
                 values = {"epoch": epoch.epoch, study.measure: getattr(epoch, MEASURES[study.measure])}
                 asha.on_trial_result(controller, past, values)
     return asha
-
-
-def _check_room(study: Study) -> None:
-    """UserError when no machine of the cluster can hold a single trial, which Ray would wait for in silence."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = {"CPU": study.resources.cpu, "GPU": study.resources.gpu}
-    for kind, amount in wanted.items():
-        most = max((machine.get(kind, 0.0) for machine in machines), default=0.0)
-        if amount > most:
-            raise UserError(
-                f"resources.{kind.lower()}: a trial takes {amount:g}, but the largest of {len(machines)} machines has "
-                f"{most:g}; nearest: {math.floor(most) if kind == 'CPU' else f'{most:g}'}"
-            )
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray on this machine alone, ended with the run, or the running cluster at ``address``, left running."""
-    added = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        if address is not None:
-            _check_address(address)
-        ray.init(
-            address=address or "local",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            include_dashboard=None if address else False,
-        )
-        yield
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if ray.is_initialized():
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot use Ray{f' at {address}' if address else ''}: {reason}") from None
-    finally:
-        ray.shutdown()
-        for key in added:
-            del os.environ[key]
-
-
-def _check_address(address: str) -> None:
-    """A quick look whether anything listens there; Ray itself would try for half a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        if address != "auto":
-            raise UserError(f"--address {address}: must be host:port, as 'ray start --head' prints it, or auto")
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--address {address}: cannot be reached: {error}; is the cluster's head running there?"
-        ) from None
 
 
 @contextmanager

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Trial:
-    """A trial that is run epoch by epoch, and ended by one of :meth:`finish`, :meth:`stop` and :meth:`fail`.
+    """A trial that is run epoch by epoch, and ended by :meth:`finish` or :meth:`fail`.
 
     Where the run folder holds a checkpoint of this trial it goes on from there; one that is damaged, or of another
     training, is set aside. Raises UserError when the run folder, the data set or the device is not there, or when the
@@ -93,9 +93,11 @@ class Trial:
     def finish(self) -> Row:
         """The row of the complete trial. The test split is read here, once; asked again, it is the same row.
 
+        The checkpoint stays until :func:`forget`, so that a row lost on its way to the disk costs no training.
+
         Raises:
             ValueError: if epochs are left to run.
-            UserError: if the weights cannot be written; the checkpoint is kept then.
+            UserError: if the weights cannot be written.
         """
         if self._row is not None:
             return self._row
@@ -113,22 +115,18 @@ class Trial:
             test_top1_error=scores.top1_error,
             test_top5_error=scores.top5_error,
         )
-        return self._end(row, keep_checkpoint=False)
+        return self._end(row)
 
     def so_far(self) -> Row:
         """The row that this trial would have if the scheduler ended it now."""
         return self._ended("stopped", "scheduler")
 
-    def stop(self) -> Row:
-        """The row of a trial that the scheduler ended; its checkpoint is removed."""
-        return self._row or self._end(self.so_far(), keep_checkpoint=False)
-
     def fail(self, error: BaseException) -> Row:
-        """The row of a trial that ``error`` ended. A checkpoint is kept, so that another attempt goes on from it."""
+        """The row of a trial that ``error`` ended; another attempt goes on from its checkpoint."""
         if reason_of(error) == "error":
             _log.warning("trial %s failed", self.spec["trial"], exc_info=error)
         traceback.clear_frames(error.__traceback__)  # They hold tensors.
-        return self._row or self._end(self._ended("failed", reason_of(error), detail_of(error)), keep_checkpoint=True)
+        return self._row or self._end(self._ended("failed", reason_of(error), detail_of(error)))
 
     def _data(self) -> data.DataSet:
         return images.data_set(*self._data_key)
@@ -169,7 +167,7 @@ class Trial:
 
     @property
     def _checkpoint(self) -> Path | None:
-        return self._folder / "checkpoints" / f"{self.spec['trial']}.safetensors" if self._folder else None
+        return checkpoint_of(self.spec)
 
     def _resume(self) -> None:
         path = self._checkpoint
@@ -235,9 +233,7 @@ class Trial:
             images_per_second=seen / self._train_seconds,
         )
 
-    def _end(self, row: Row, keep_checkpoint: bool) -> Row:
-        if self._checkpoint is not None and not keep_checkpoint:
-            checkpoint.remove(self._checkpoint)
+    def _end(self, row: Row) -> Row:
         self._row, self._learner = row, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -248,8 +244,8 @@ def run_trial(spec: dict[str, Any], on_epoch: Callable[[Epoch], None] | None = N
     """Run a trial to its row, going on from its checkpoint where there is one.
 
     ``on_epoch`` is given every epoch, those before an interruption first; what it raises passes through. Whatever
-    training throws becomes a failed row. UserErrors about what the trial needs before it starts (folder, data, device)
-    are raised, because they are those of the whole study; KeyboardInterrupt is, and the checkpoint allows to go on.
+    training throws becomes a failed row, but for UserErrors (no folder, no data, a full disk), which concern the whole
+    study, and KeyboardInterrupt: these are raised, and the checkpoint allows to go on.
     """
     try:
         trial = Trial(spec)
@@ -263,13 +259,31 @@ def run_trial(spec: dict[str, Any], on_epoch: Callable[[Epoch], None] | None = N
     while not trial.done:
         try:
             epoch = trial.advance()
+        except UserError:
+            raise
         except Exception as error:
             return trial.fail(error)
         report(epoch)
     try:
-        return trial.finish()
+        row = trial.finish()
+    except UserError:
+        raise
     except Exception as error:
         return trial.fail(error)
+    forget(spec)
+    return row
+
+
+def checkpoint_of(spec: dict[str, Any]) -> Path | None:
+    """Where the trial's checkpoint is, or would be."""
+    return Path(spec["folder"]) / "checkpoints" / f"{spec['trial']}.safetensors" if spec["folder"] else None
+
+
+def forget(spec: dict[str, Any]) -> None:
+    """Remove the checkpoint of a trial whose row is safe."""
+    path = checkpoint_of(spec)
+    if path is not None:
+        checkpoint.remove(path)
 
 
 def plan_of(spec: dict[str, Any]) -> str:

@@ -93,8 +93,10 @@ def spread(values: list[float]) -> Spread:
     return Spread(low, statistics.median(values), high, tuple(counts))
 
 
-def check(space: Space) -> None:
+def check(space: Space, input: tuple[int, int, int] | None = None, classes: int | None = None) -> None:
     """Build every network of a small space, and of a large one every value of every parameter and a seeded sample.
+
+    They are built for the space's own input and classes, unless a study's are given.
 
     Raises:
         DocumentError: with every number that does not fit, each once.
@@ -112,7 +114,7 @@ def check(space: Space) -> None:
     for values in chosen:
         try:
             if not space.violated(values):
-                space.violated(values, cost(space.architecture(values)))
+                space.violated(values, cost(space.architecture(values, input, classes)))
         except SpecError as error:
             note(error)
     if problems:

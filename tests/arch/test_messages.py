@@ -50,7 +50,8 @@ def mistakes(image=(3, 224, 224), **settings):
         ({"stem": {"kernel": 4}}, "stem.kernel: must be odd, but got 4; nearest: 3, 5"),
         (
             {"depth": 51, "stages": [{}] * 3},
-            "depth: 3 stages of basic blocks have a depth of 6·n + 2, but got 51; nearest: 50, 56",
+            "depth: 3 stages of basic blocks have a depth of 6·n + 2 (four stages: 18, 34, 50, 101 or 152), but got 51; "
+            "nearest: 50, 56",
         ),
         (
             {"depth": 40, "stages": [{}] * 4},
@@ -91,17 +92,38 @@ def test_all_mistakes_are_told_at_once():
 
 
 def test_an_architecture_written_by_hand_is_checked_too():
-    stage = Stage("basic", 1, Conv((Level(4, 6, 4, (1, 2), "across"),)), 8, 1)
+    stage = Stage("basic", 1, Conv((Level(4, 6, 4, (1, 2)),)), 8, 1)
     with pytest.raises(SpecError) as caught:
         Architecture(Stem(2, 6, 1), (stage,), 10, (3, 8, 8))
     assert str(caught.value).splitlines() == [
         "stem.kernel: must be odd, but got 2; nearest: 1, 3",
         "stages[0].out: a basic block puts out the 6 channels of its convolution, but got 8; nearest: 6",
         "stages[0].levels[0].kernel: must be odd, but got 4; nearest: 3, 5",
-        "stages[0].levels[0].axes: must be one of both, input, output, but got 'across'",
         "stages[0].levels[0].groups: 4 does not divide 6 input channels; nearest: 2",
         "stages[0].levels[0].groups: 4 does not divide 6 output channels of the level; nearest: 2",
     ]
+
+
+def test_values_of_the_wrong_kind_are_told_before_what_follows_from_them():
+    stage = Stage("bootleneck", 0, Conv((Level(3, 8, 0, (1, 0), "across"), Level(3, 8, True))), 8, 1, "max")
+    with pytest.raises(SpecError) as caught:
+        Architecture(Stem(3, 6, 1, "avg"), (stage,), 0, (3, 8, 8.5))
+    assert str(caught.value).splitlines() == [
+        "stem.pool: must be one of max, none, but got 'avg'",
+        "stages[0].block: must be one of basic, bottleneck, but got 'bootleneck'; did you mean bottleneck?",
+        "stages[0].blocks: must be an integer of 1 or more, but got 0; nearest: 1",
+        "stages[0].conv.levels[0].groups: must be an integer of 1 or more, but got 0; nearest: 1",
+        "stages[0].conv.levels[0].pattern[1]: must be an integer of 1 or more, but got 0; nearest: 1",
+        "stages[0].conv.levels[0].axes: must be one of both, input, output, but got 'across'",
+        "stages[0].conv.levels[1].groups: must be an integer of 1 or more, but got true/false (True)",
+        "stages[0].shortcut: must be one of conv, max+conv, but got 'max'; did you mean max+conv?",
+        "classes: must be an integer of 1 or more, but got 0; nearest: 1",
+        "input[2]: must be an integer of 1 or more, but got a number (8.5)",
+    ]
+    with pytest.raises(SpecError, match="stages: must not be empty"):
+        Architecture(Stem(3, 6, 1), (), 10, (3, 8, 8))
+    with pytest.raises(SpecError, match="pattern: must hold at least one dilation"):
+        Level(3, 8, 1, ())
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images, outcome, trial
-from pyconv_search.search.trial import Trial, run_trial
+from pyconv_search.search.trial import Trial, forget, run_trial
 from pyconv_search.study import recipe as recipes
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.training import checkpoint, data, loop
@@ -276,7 +276,7 @@ def test_the_test_split_is_read_once_and_at_the_end_only(tmp_path: Path):
 
 def test_other_ends_do_not_read_the_test_split(tmp_path: Path):
     found = images.data_set("noise", None, None)
-    for end in (Trial.stop, lambda subject: subject.fail(RuntimeError())):
+    for end in (Trial.so_far, lambda subject: subject.fail(RuntimeError())):
         subject = Trial(spec(tmp_path))
         subject.advance()
         assert end(subject).test_loss is None
@@ -296,6 +296,18 @@ def test_test_scores_are_those_of_the_test_split(tmp_path: Path):
     )
 
 
+def test_a_row_that_is_lost_costs_no_training(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subject = Trial(spec(tmp_path))
+    while not subject.done:
+        subject.advance()
+    row = subject.finish()
+    monkeypatch.setattr(loop, "train", raising(AssertionError("trained again")))
+    assert numbers_of(Trial(spec(tmp_path)).finish()) == numbers_of(row) == whole[1]
+    forget(spec(tmp_path))
+    assert os.listdir(tmp_path / "checkpoints") == []
+    forget(spec(tmp_path))
+
+
 def test_finish_keeps_the_checkpoint_until_the_weights_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     subject = Trial(spec(tmp_path))
     while not subject.done:
@@ -306,7 +318,6 @@ def test_finish_keeps_the_checkpoint_until_the_weights_are_written(tmp_path: Pat
             subject.finish()
     assert (tmp_path / "checkpoints" / "t1.safetensors").exists()
     assert subject.finish().status == "complete"
-    assert not (tmp_path / "checkpoints" / "t1.safetensors").exists()
 
 
 def test_weights_are_kept_only_when_asked_for(tmp_path: Path):
@@ -314,14 +325,13 @@ def test_weights_are_kept_only_when_asked_for(tmp_path: Path):
     assert not (tmp_path / "weights").exists()
 
 
-def test_stop(tmp_path: Path):
+def test_the_row_so_far(tmp_path: Path):
     subject = Trial(spec(tmp_path))
-    epoch = subject.advance()
-    row = subject.stop()
-    assert (row.status, row.reason, row.epochs) == ("stopped", "scheduler", 1)
-    assert row.val_top1_error == epoch.val_top1_error
-    assert subject.stop() is row
-    assert os.listdir(tmp_path / "checkpoints") == []
+    for n in (1, 2):
+        epoch = subject.advance()
+        row = subject.so_far()
+        assert (row.status, row.reason, row.epochs) == ("stopped", "scheduler", n)
+        assert row.val_top1_error == epoch.val_top1_error
 
 
 def test_order_of_calls_is_kept(tmp_path: Path):
@@ -403,9 +413,12 @@ def test_any_other_error_is_a_row(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 def test_an_error_at_the_very_end_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoint, "save_weights", raising(UserError("t1: No space left on device")))
+    with pytest.raises(UserError, match="No space left"):
+        run_trial(spec(tmp_path))
+    monkeypatch.setattr(checkpoint, "save_weights", raising(KeyError("weights")))
     row = run_trial(spec(tmp_path))
     assert (row.status, row.reason, row.epochs) == ("failed", "error", EPOCHS)
-    assert row.detail == "UserError: t1: No space left on device"
+    assert row.detail == "KeyError: 'weights'"
     monkeypatch.undo()
     monkeypatch.setattr(data, "load", noise)
     assert run_trial(spec(tmp_path)).status == "complete"
@@ -489,7 +502,7 @@ def test_the_data_set_is_read_once_a_process(monkeypatch: pytest.MonkeyPatch):
 def test_a_trial_that_has_ended_holds_no_model():
     subject = Trial(spec())
     subject.advance()
-    subject.stop()
+    subject.fail(RuntimeError())
     assert subject._learner is None
 
 

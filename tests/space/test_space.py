@@ -233,8 +233,8 @@ def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None
         ("[1, 2]", "f.yaml:1:1: must be a mapping of keys to values, but got a list ([1, 2])"),
         ("space: t", "f.yaml:1:1 network: is required, but missing"),
         ("space: 3\nnetwork: {depth: 18}", "f.yaml:1:8 space: must be a text, but got an integer (3)"),
-        ("space: t\nnetwork: {depth: 19}", "f.yaml:2:18 network.depth: 3 stages of basic blocks have a depth of 6·n + 2, "
-                                           "but got 19; nearest: 14, 20"),
+        ("space: t\nnetwork: {depth: 19}", "f.yaml:2:18 network.depth: 3 stages of basic blocks have a depth of 6·n + 2 (four "
+                                           "stages: 18, 34, 50, 101 or 152), but got 19; nearest: 14, 20"),
         ("space: t\nnetwork: {depth: 18, input: [3, 16, 16]}", "f.yaml:2:29 network.input: 16×16 pixels are too few: the "
          "network reduces each side 32 times; at least 32×32, or fewer strides"),
         ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width], "

@@ -1,0 +1,115 @@
+"""Ray itself: started on this machine for one run, or joined where it runs already."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pyconv_search.errors import UserError
+from pyconv_search.search import TOKEN
+from pyconv_search.study.study import Study
+
+CONNECT_SECONDS = 5.0
+
+# Read by Ray, and by the C library when worker processes start: on a CPU the page faults of large tensors take a good
+# part of the training time of small networks, unless freed memory is kept and comes in large pages.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray on this machine alone, ended with the run, or the running cluster at ``address``, left running.
+
+    Raises:
+        UserError: if Ray cannot be started, or nothing answers at the address.
+    """
+    added = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        _connect(address)
+        yield
+    finally:
+        ray.shutdown()
+        for key in added:
+            os.environ.pop(key, None)
+
+
+def _connect(address: str | None) -> None:
+    if address is not None:
+        _check_address(address)
+    try:
+        with _silent_stderr():
+            ray.init(
+                address=address or "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                include_dashboard=None if address else False,
+            )
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        hint = f" (a cluster with tokens wants its own in {TOKEN})" if address else ""
+        raise UserError(f"cannot use Ray{f' at {address}' if address else ''}: {reason}{hint}") from None
+    if address is None and TOKEN.is_file():
+        TOKEN.chmod(0o600)  # Ray leaves it readable for everyone, and it is a key to this machine.
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's C++ core writes its attempts to connect straight to standard error, a line a second."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _check_address(address: str) -> None:
+    """A quick look whether anything listens there; Ray itself would try for half a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        if address != "auto":
+            raise UserError(f"--address {address}: must be host:port, as 'ray start --head' prints it, or auto")
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address {address}: cannot be reached: {error}; is the cluster's head running there?"
+        ) from None
+
+
+def check_room(study: Study) -> None:
+    """UserError when no machine of the cluster can hold a single trial, which Ray would wait for in silence."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {"CPU": study.resources.cpu, "GPU": study.resources.gpu}
+    for kind, amount in wanted.items():
+        most = max((machine.get(kind, 0.0) for machine in machines), default=0.0)
+        if amount > most:
+            raise UserError(
+                f"resources.{kind.lower()}: a trial takes {amount:g}, but the largest of {len(machines)} machines has "
+                f"{most:g}; nearest: {math.floor(most) if kind == 'CPU' else f'{most:g}'}"
+            )

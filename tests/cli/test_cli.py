@@ -1,0 +1,160 @@
+"""The command line: exit statuses, one clear line for every mistake, JSON that parses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyconv_search import cli
+
+ROOT = Path(__file__).parents[2]
+Said = tuple[int, str, str]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Run the command in this process, in the repository's root; (status, output, errors)."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pyconv-search", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            sys.exit(cli.main())
+        said = capsys.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_help_needs_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from pyconv_search import cli\n"
+        "sys.argv = ['pyconv-search', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'ray', 'optuna', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for name in ("space", "cost", "plan", "run", "status", "report", "data"):
+        assert f"  {name} " in done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pyconv_search", "space", "check", "spaces/pyconv_levels.yaml"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert "ok: pyconv-levels, 4 parameters, 832 assignments" in done.stdout
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in ROOT.glob("spaces/*.yaml")))
+def test_shipped_spaces(command: Callable[..., Said], file: str) -> None:
+    status, out, err = command("space", "describe", f"spaces/{file}")
+    assert (status, err) == (0, "")
+    assert "assignments, exactly" in out
+    status, out, _ = command("space", "describe", f"spaces/{file}", "--json")
+    described = json.loads(out)
+    assert described["networks"] > 0
+    assert set(described["costs"]) == {"params", "macs", "gmacs", "activations", "receptive_field"}
+    status, out, _ = command("space", "sample", f"spaces/{file}", "-n", 2, "--seed", 1)
+    assert [set(json.loads(line)) for line in out.splitlines()] == [{"arch_id", "parameters", "architecture"}] * 2
+
+
+def test_cost_of_a_preset_and_of_a_space_of_one(command: Callable[..., Said], tmp_path: Path) -> None:
+    assert "25.56 M parameters, 4.089 GMACs" in command("cost", "resnet50")[1]
+    (tmp_path / "one.yaml").write_text("space: one\nnetwork: {depth: 50}\n")
+    found = json.loads(command("cost", tmp_path / "one.yaml", "--json")[1])
+    assert (found["params"], found["macs"]) == (25_557_032, 4_089_184_256)
+
+
+def test_plan(command: Callable[..., Said]) -> None:
+    status, out, _ = command("plan", "studies/quickstart.yaml", "--json")
+    assert status == 0
+    assert json.loads(out)["trials"] == 10
+
+
+def test_data(command: Callable[..., Said], tmp_path: Path) -> None:
+    status, out, _ = command("data", "list")
+    assert status == 0
+    assert "fashion-mnist-small" in out
+    assert "10,000" in out
+    names = [row["name"] for row in json.loads(command("data", "list", "--json")[1])]
+    assert names == ["fashion-mnist-small", "fashion-mnist", "cifar10", "cifar100"]
+    status, out, _ = command("data", "check", "fashion-mnist-small")
+    assert status == 0
+    assert "fashion-mnist-small: ok" in out
+
+
+def broken_archive(folder: Path) -> Path:
+    archive = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(__file__, "cifar-10-batches-bin/data_batch_1.bin")
+    archive.write_bytes(archive.read_bytes()[:200])
+    return archive
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        ("space check nowhere.yaml", 1, "error: nowhere.yaml: no such file"),
+        ("space describe {dir}", 1, "cannot be read"),
+        ("space check {dir}/empty.yaml", 1, "is empty"),
+        (
+            "space check {dir}/hostile.yaml",
+            1,
+            "hostile.yaml:1:8 space: the tag tag:yaml.org,2002:python/object/apply:os.system",
+        ),
+        ("space sample spaces/pyconv_levels.yaml -n 5000", 1, "different networks and none in the next"),
+        ("space sample spaces/pyconv_levels.yaml --seed abc", 2, "--seed"),
+        ("space sample spaces/pyconv_levels.yaml --seed -1", 2, "--seed"),
+        ("space sample spaces/pyconv_levels.yaml -n 0", 2, "-n"),
+        ("cost spaces/pyconv_levels.yaml", 1, "holds 832 assignments, not one"),
+        ("cost resnet51", 1, "unknown network 'resnet51'; did you mean resnet50?"),
+        ("plan nowhere.yaml", 1, "no such file"),
+        ("run {dir}/empty.yaml", 1, "is empty"),
+        ("run studies/quickstart.yaml --out {dir}", 1, "is not empty and not the folder of a run"),
+        ("run studies/quickstart.yaml --out {dir}/empty.yaml/x", 1, "cannot be written"),
+        ("run {dir}/missing.yaml --out {dir}/r", 1, "cifar10"),
+        ("report {dir}", 1, "not the folder of a run"),
+        ("status {dir}/nothing", 1, "no such folder"),
+        ("data check cifar11", 1, "did you mean"),
+        ("data check cifar10 --root {dir}/nothing", 1, "nothing"),
+        ("data check cifar10 --root {dir}/cifar-10-binary.tar.gz", 1, "cifar-10-binary.tar.gz"),
+        ("frobnicate", 2, "No such command"),
+        ("run", 2, "Missing argument"),
+    ],
+)
+def test_mistakes_are_one_line_and_the_right_status(
+    command: Callable[..., Said], tmp_path: Path, words: str, status: int, expected: str
+) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "hostile.yaml").write_text("space: !!python/object/apply:os.system ['touch /tmp/pwned']\n")
+    (tmp_path / "missing.yaml").write_text(
+        f"study: m\nspace: {ROOT}/spaces/psconv_patterns_cifar.yaml\nrecipe: {{epochs: 1}}\nsearch: grid\n"
+        f"data: {{cifar10: {{root: {tmp_path}/nowhere}}}}\n"
+    )
+    broken_archive(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    found, out, err = command(*(word.format(dir=tmp_path) for word in words.split()))
+    assert found == status
+    assert expected in err
+    assert "Traceback" not in err + out
+    assert status == 2 or len(err.strip().splitlines()) == 1
+    left = [p for p in sorted(tmp_path.rglob("*")) if p not in before]
+    assert left == []
+
+
+def test_an_unexpected_end_of_the_reader_is_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m pyconv_search space sample spaces/psconv_patterns.yaml -n 400 | head -1",
+        shell=True, capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == 1

@@ -24,7 +24,6 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -102,14 +101,22 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def check_room(study: Study) -> None:
-    """UserError when no machine of the cluster can hold a single trial, which Ray would wait for in silence."""
+def room(study: Study) -> int:
+    """How many trials of the study fit on the machines at once.
+
+    Raises:
+        UserError: if not even one does, which Ray would wait for in silence.
+    """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = {"CPU": study.resources.cpu, "GPU": study.resources.gpu}
+    wanted = {kind: amount for kind, amount in (("CPU", study.resources.cpu), ("GPU", study.resources.gpu)) if amount}
+    fits = sum(min(math.floor(m.get(kind, 0.0) / amount) for kind, amount in wanted.items()) for m in machines)
+    if fits:
+        return fits
     for kind, amount in wanted.items():
         most = max((machine.get(kind, 0.0) for machine in machines), default=0.0)
         if amount > most:
             raise UserError(
                 f"resources.{kind.lower()}: a trial takes {amount:g}, but the largest of {len(machines)} machines has "
-                f"{most:g}; nearest: {math.floor(most) if kind == 'CPU' else f'{most:g}'}"
+                f"{most:g}; nearest: {most:g}"
             )
+    raise UserError(f"resources: no machine has {study.resources.cpu} CPUs and {study.resources.gpu:g} GPUs together")

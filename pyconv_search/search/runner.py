@@ -27,7 +27,7 @@ from pyconv_search.results.row import epoch_from_dict, row_from_dict
 from pyconv_search.results.store import Journal, Store
 from pyconv_search.search import folder as folders
 from pyconv_search.search.actor import Steps, make_actor
-from pyconv_search.search.connection import check_room, connected
+from pyconv_search.search.connection import connected, room
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.strategies import MEASURES, make_strategy
@@ -79,7 +79,6 @@ def run(
                 _signals(bridge),
                 Progress(work, values["planned"], console or Console(stderr=True)),
             ):
-                check_room(study)
                 _tune(study, bridge, _scheduler(study, found), trial)
         if bridge.abort:
             raise UserError(bridge.abort)
@@ -189,6 +188,8 @@ def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[S
                 search_alg=bridge,
                 scheduler=scheduler,
                 num_samples=-1,
+                # Without this Tune starts its workers one after the other for a searcher of one's own.
+                max_concurrent_trials=room(study),
                 reuse_actors=True,
                 trial_dirname_creator=lambda t: t.trial_id,
             ),

@@ -1,0 +1,1 @@
+"""What is measured: commands that print ratios of things timed side by side in one run."""

@@ -189,6 +189,8 @@ def _finish(outcome: Outcome, report: Path) -> None:
     if outcome.interrupted:
         print(f"stopped with {outcome.ended} of {outcome.planned} trials; the same command goes on", file=sys.stderr)
         raise typer.Exit(130)
+    if outcome.shortfall:
+        raise UserError(outcome.shortfall)
     if not outcome.complete:
         raise UserError(f"{outcome.folder}: no trial completed; the report tells why each failed")
 

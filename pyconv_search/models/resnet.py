@@ -21,7 +21,7 @@ class ResNet(nn.Module):
         self.stem = _stem(arch.stem, arch.input[0])
         self.stages = nn.Sequential(*(_stage(stage, in_width) for stage, in_width in arch.walk()))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(arch.stages[-1].out if arch.stages else arch.stem.width, arch.classes)
+        self.head = nn.Linear(arch.stages[-1].out, arch.classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,4 +1,4 @@
-"""Writing a whole file or none of it."""
+"""Writing a whole file or none of it, and finding where the whole lines of one end."""
 
 from __future__ import annotations
 
@@ -40,3 +40,15 @@ def _write(part: Path, content: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def last_whole_line(handle: int) -> int:
+    """The offset just after the last newline, read backwards in blocks."""
+    end = os.fstat(handle).st_size
+    while end:
+        start = max(0, end - 65536)
+        found = os.pread(handle, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pyconv_search.errors import UserError
+from pyconv_search.results.files import last_whole_line
 from pyconv_search.results.lines import decode, encode, encode_record
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.tables import tables, write_tables
@@ -75,7 +76,7 @@ class Journal:
         self._lock = _locked(self.folder)
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            self._end = _last_whole_line(self._file)
+            self._end = last_whole_line(self._file)
             os.ftruncate(self._file, self._end)
             _sync_folder(self.folder)
         except OSError as error:
@@ -213,18 +214,6 @@ def _locked(folder: Path) -> int:
         os.close(handle)
         raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from None
     return handle
-
-
-def _last_whole_line(handle: int) -> int:
-    """The offset just after the last newline, read backwards in blocks."""
-    end = os.fstat(handle).st_size
-    while end:
-        start = max(0, end - 65536)
-        found = os.pread(handle, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
 
 
 def _sync_folder(folder: Path) -> None:

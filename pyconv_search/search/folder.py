@@ -20,7 +20,7 @@ from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
 
 # What makes rows comparable. The rest (seeds, rows, objectives, resources) may change: a study can be extended.
-IDENTITY = ("name", "data", "recipe", "input", "classes")
+IDENTITY = ("name", "data", "recipe", "network", "input", "classes")
 
 
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
@@ -34,7 +34,8 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     """
     found = data.load(study.data.info.name, study.data.root, study.data.validation)
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(candidates(study)))}
-    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": str(found.found_at)}
+    study = _located(study, Path(found.found_at))
+    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.stat().st_size)
@@ -46,17 +47,17 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
         raise UserError(
             f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
         )
-    return _located(study, str(found.found_at)), values
+    return study, values
 
 
-def _located(study: Study, found_at: str) -> Study:
+def _located(study: Study, found_at: Path) -> Study:
     """The study with the place of its data written out, because workers look from other folders than this process.
 
     The data that come with this package are left to each machine's own installation.
     """
-    if Path(found_at).is_relative_to(Path(pyconv_search.__file__).parent):
+    if found_at.is_relative_to(Path(pyconv_search.__file__).parent):
         return study
-    return dataclasses.replace(study, data=dataclasses.replace(study.data, root=found_at))
+    return dataclasses.replace(study, data=dataclasses.replace(study.data, root=str(found_at)))
 
 
 def write_study(folder: Path, values: dict[str, Any]) -> None:

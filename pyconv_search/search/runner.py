@@ -40,13 +40,17 @@ LOST_WORKER_RETRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: how many trials were planned, have a row and are complete, and whether it was interrupted."""
+    """How a run ended: how many trials were planned, have a row and are complete, and whether it was interrupted.
+
+    ``shortfall`` says why an adaptive search found fewer networks than it was asked for; else it is empty.
+    """
 
     folder: Path
     planned: int
     ended: int
     complete: int
     interrupted: bool
+    shortfall: str = ""
 
 
 def run(
@@ -71,7 +75,8 @@ def run(
         folders.write_study(folder, values)
         found = store.read(folder)
         journal.append_event("start", command=command, time=now(), **folders.provenance(study))
-        work = Work(study, make_strategy(study, folder, found.rows), journal, found, retry_failed)
+        strategy = make_strategy(study, folder, found.rows)
+        work = Work(study, strategy, journal, found, retry_failed)
         bridge = Bridge(work)
         if work.more():
             with (
@@ -85,7 +90,7 @@ def run(
         journal.append_event("interrupted" if bridge.interrupted else "finished", time=now())
         store.write_tables(folder)
     complete = sum(row.status == "complete" for row in work.rows.values())
-    return Outcome(folder, values["planned"], len(work.rows), complete, bridge.interrupted)
+    return Outcome(folder, values["planned"], len(work.rows), complete, bridge.interrupted, strategy.shortfall)
 
 
 class Bridge(Searcher):
@@ -108,30 +113,36 @@ class Bridge(Searcher):
         return self.interrupted or bool(self.abort)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        spec = None if self.ending else self.work.next()
+        spec = None
+        with self._orderly():
+            spec = None if self.ending else self.work.next()
         if spec is None:
             return Searcher.FINISHED  # type: ignore[return-value]  # a word of Tune's that its own annotation forgets
         self._specs[trial_id] = spec
         return {"spec": json.dumps(spec)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._guarded(self._note, result)
+        with self._orderly():
+            self._note(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         spec = self._specs.pop(trial_id)
-        if error:
-            self._guarded(self._lost, spec)
-        elif result and not (self.ending and not result["done"]):
-            self._guarded(self._note, result)
-            self._guarded(self._end, spec, result)
+        with self._orderly():
+            if error:
+                self._lost(spec)
+            elif result and (result["done"] or not self.ending):
+                self._note(result)
+                self._end(spec, result)
 
-    def _guarded(self, action: Any, *arguments: Any) -> None:
-        """A full disk ends the run in order, instead of unwinding through Tune."""
+    @contextmanager
+    def _orderly(self) -> Iterator[None]:
+        """A full disk, or what a worker could not do, ends the run in order instead of unwinding through Tune."""
         try:
-            if not self.abort:
-                action(*arguments)
+            yield
         except UserError as error:
-            self.abort = str(error)
+            self.abort = self.abort or str(error)
+        except OSError as error:
+            self.abort = self.abort or f"{error.filename or self.work.folder}: {error.strerror or error}"
 
     def _note(self, result: dict[str, Any]) -> None:
         if "abort" in result:

@@ -22,8 +22,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pyconv_search.errors import UserError
 from pyconv_search.fields import Problems
+from pyconv_search.results.files import last_whole_line
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.space.domains import Domain
 from pyconv_search.space.sampling import draw
@@ -38,7 +38,12 @@ MEASURES = {"top1_error": "val_top1_error", "top5_error": "val_top5_error", "los
 
 
 class Strategy(ABC):
-    """Proposes networks and learns what became of them."""
+    """Proposes networks and learns what became of them.
+
+    ``shortfall`` says why the search ended before the number of networks that the study asks for; else it is empty.
+    """
+
+    shortfall: str = ""
 
     @abstractmethod
     def propose(self) -> list[Candidate]:
@@ -66,8 +71,9 @@ def _value(name: str, row: Row) -> float:
 class Ledger:
     """The Optuna study in a run's folder.
 
-    Only one process at a time may hold a folder's journal and with it this file, so that a lock which a killed process
-    left behind is safe to remove.
+    Only one process at a time may hold a folder's journal and with it this file, so that a lock or half a line which a
+    killed process left behind is safe to remove. A file that is damaged beyond that is set aside, and made again from
+    the journal with :meth:`rebuild`.
     """
 
     def __init__(self, study: Study, folder: Path) -> None:
@@ -76,16 +82,14 @@ class Ledger:
         for suffix in (".lock", ".lock.rename"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         self.study = study
-        directions = [
-            StudyDirection.MINIMIZE if to == "min" else StudyDirection.MAXIMIZE for to in study.objectives.values()
-        ]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-            self.optuna = optuna.create_study(
-                storage=storage, study_name=search_name(study), directions=directions, load_if_exists=True
-            )
-            self.optuna.set_metric_names(list(study.objectives))
+        try:
+            _cut_torn_line(path)
+            self.optuna = _opened(study, path)
+        except OSError:
+            raise
+        except Exception:  # Optuna has no word of its own for a damaged file.
+            path.replace(path.with_name(path.name + ".corrupt"))
+            self.optuna = _opened(study, path)
 
     def closed(self) -> set[str]:
         """The ``arch_id`` of every network whose outcome is recorded."""
@@ -128,6 +132,26 @@ class Ledger:
         if len(self.study.objectives) > 1:
             return {}
         return {point.epoch: getattr(point, MEASURES[self.study.measure]) for point in curve}
+
+
+def _opened(study: Study, path: Path) -> optuna.Study:
+    directions = [
+        StudyDirection.MINIMIZE if to == "min" else StudyDirection.MAXIMIZE for to in study.objectives.values()
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        found = optuna.create_study(
+            storage=storage, study_name=search_name(study), directions=directions, load_if_exists=True
+        )
+        found.set_metric_names(list(study.objectives))
+    return found
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(last_whole_line(file.fileno()))
 
 
 def search_name(study: Study) -> str:
@@ -222,27 +246,26 @@ class Tpe(Strategy):
         self._reopen()
 
     def _reopen(self) -> None:
-        """Take up the networks that were under way when an earlier run ended."""
+        """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
+        domains = {p.name: p.domain for p in self._study.space.parameters}
         for trial in self._ledger.optuna.get_trials(deepcopy=False):
             arch_id = trial.user_attrs.get("arch_id")
-            if arch_id is None and trial.state == TrialState.RUNNING:
+            under_way = trial.state == TrialState.RUNNING
+            if arch_id is None and under_way:
                 self._ledger.optuna.tell(trial.number, state=TrialState.FAIL)
             if arch_id is None:
                 continue
             self._seen.add(arch_id)
-            if trial.state == TrialState.RUNNING:
-                domains = self._study.space.by_name
-                values = {name: _decoded(domains[name].domain, value) for name, value in trial.params.items()}
-                row = candidate(
-                    self._study, {p.name: values[p.name] for p in self._study.space.parameters if p.name in values}
-                )
-                if row is not None:
-                    self._resumed.append(row)
-                    self._open[arch_id] = trial
+            values = {name: _decoded(domains[name], trial.params[name]) for name in domains if name in trial.params}
+            row = candidate(self._study, values)
+            if row is not None:
+                self._resumed.append(row)
+                self._open.update({arch_id: trial} if under_way else {})
 
     def propose(self) -> list[Candidate]:
         if self._resumed:
-            return [self._resumed.pop(0)]
+            proposed, self._resumed = self._resumed, []
+            return proposed
         if len(self._seen) >= self._study.search.trials:
             return []
         for refused in range(MOST_REFUSED):
@@ -251,11 +274,12 @@ class Tpe(Strategy):
                 return [self._opened(trial, row)]
             trial.set_user_attr("refused", "infeasible" if row is None else "repeated")
             self._ledger.optuna.tell(trial, state=TrialState.PRUNED if row is None else TrialState.FAIL)
-        raise UserError(
+        self.shortfall = (
             f"{self._study.space.document.file}: found {len(self._seen)} of {self._study.search.trials} different "
             f"networks and no further one in {MOST_REFUSED:,} proposals; the space holds "
             f"{self._study.space.size:,} assignments before its {len(self._study.space.constraints)} constraints"
         )
+        return []
 
     def _opened(self, trial: optuna.trial.Trial, row: Candidate) -> Candidate:
         arch_id = row.architecture.arch_id

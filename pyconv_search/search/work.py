@@ -36,7 +36,7 @@ class Work:
     def __init__(
         self, study: Study, strategy: Strategy, journal: Journal, store: Store, retry_failed: bool = False
     ) -> None:
-        self.study, self._strategy, self._journal = study, strategy, journal
+        self.study, self._strategy, self._journal, self.folder = study, strategy, journal, journal.folder
         self.rows = {row.trial: row for row in store.rows if not (retry_failed and row.status == "failed")}
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None

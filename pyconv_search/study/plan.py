@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pyconv_search.arch.cost import Cost
+from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.arch.spec import to_dict as arch_to_dict
 from pyconv_search.fields import Problems
+from pyconv_search.space.constraints import Expression
 from pyconv_search.space.sampling import sample
 from pyconv_search.space.space import Assignment, assignment_text
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
@@ -70,9 +71,7 @@ def _rows(study: Study) -> list[Candidate]:
     return [row for _, row in found.values()]
 
 
-def _broken(study: Study, values: Assignment) -> list[Any]:
-    from pyconv_search.arch.cost import cost
-
+def _broken(study: Study, values: Assignment) -> list[Expression]:
     early = study.space.violated(values)
     if early:
         return early

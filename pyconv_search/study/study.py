@@ -286,6 +286,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "objectives": dict(study.objectives),
         "resources": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
         "weights": "keep" if study.keep_weights else "discard",
+        "network": dict(space.network),
         "input": list(data.info.input),
         "classes": data.info.classes,
         "published": study.published,

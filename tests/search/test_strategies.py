@@ -11,7 +11,6 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search.outcome import blank_row
 from pyconv_search.search.strategies import (
@@ -64,14 +63,15 @@ def tpe(toy: Toy, trials: int = 12, seed: int = 0, **changes: object) -> Study:
 
 
 def play(study: Study, folder: Path, most: int = 100) -> list[dict[str, object]]:
-    """Propose and observe one after the other; the assignments in order."""
+    """Propose and observe one after the other, up to ``most`` new networks; the assignments in order."""
     strategy = make_strategy(study, folder)
+    known = len([t for t in recorded(folder) if "arch_id" in t.user_attrs])
     found = []
-    while len(found) < most and (proposed := strategy.propose()):
-        (row,) = proposed
-        found.append(row.values)
-        strategy.observe(row, ended(study, row), [])
-    return found
+    while len(found) < known + most and (proposed := strategy.propose()):
+        for row in proposed:
+            found.append(row.values)
+            strategy.observe(row, ended(study, row), [])
+    return found[known:]
 
 
 @pytest.mark.parametrize("file", sorted(Path(__file__).parents[2].glob("spaces/*.yaml")), ids=lambda p: p.stem)
@@ -162,8 +162,10 @@ def test_tpe_takes_up_what_was_under_way(toy: Toy, tmp_path: Path) -> None:
     again = make_strategy(study, tmp_path)
     assert [row.values for row in again.propose()] == [left.values]
     again.observe(left, ended(study, left), [])
-    assert len(play(study, tmp_path)) == 2
-    assert Counter(t.state.name for t in recorded(tmp_path))["RUNNING"] == 0
+    assert [row.values for row in make_strategy(study, tmp_path).propose()] == [left.values]
+    again.observe(left, ended(study, left), [])
+    assert len(again.propose() + again.propose() + again.propose()) == 2
+    assert Counter(t.state.name for t in recorded(tmp_path))["RUNNING"] == 2
 
 
 def test_tpe_with_several_objectives_and_a_stopped_network(toy: Toy, tmp_path: Path) -> None:
@@ -183,8 +185,15 @@ def test_an_exhausted_space_is_told(toy: Toy, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("pyconv_search.search.strategies.MOST_REFUSED", 60)
     monkeypatch.setattr("pyconv_search.search.strategies.PATIENCE", 5)
     study = tpe(toy, 100)
-    with pytest.raises(UserError, match=r"different networks and no further one in 60 proposals; the space holds 24"):
-        play(study, tmp_path)
+    strategy = make_strategy(study, tmp_path)
+    count = 0
+    while proposed := strategy.propose():
+        assert strategy.shortfall == ""
+        strategy.observe(proposed[0], ended(study, proposed[0]), [])
+        count += 1
+    assert 10 < count <= 24
+    assert f"found {count} of 100 different networks and no further one in 60 proposals" in strategy.shortfall
+    assert "the space holds 24 assignments before its 1 constraints" in strategy.shortfall
 
 
 def test_a_lost_file_is_rebuilt_from_the_journals_rows(toy: Toy, tmp_path: Path) -> None:
@@ -200,8 +209,24 @@ def test_a_lost_file_is_rebuilt_from_the_journals_rows(toy: Toy, tmp_path: Path)
     again = make_strategy(study, tmp_path, rows)
     assert isinstance(again, Tpe)
     assert {t.user_attrs["arch_id"]: t.value for t in recorded(tmp_path)} == before
+    assert len(again.propose()) == 4
     assert len(again.propose() + again.propose()) == 2
     assert again.propose() == []
+
+
+@pytest.mark.parametrize("damage", [b'{"op_code": 4, "wor', b"\x00\x00\xff\n", b"[]\n", b'{"op_code": 99}\n'])
+def test_a_damaged_file_is_mended_or_made_again(toy: Toy, tmp_path: Path, damage: bytes) -> None:
+    study = tpe(toy, 6)
+    strategy = make_strategy(study, tmp_path)
+    (row,) = strategy.propose()
+    rows = ended(study, row)
+    strategy.observe(row, rows, [])
+    with (tmp_path / STORAGE).open("ab") as file:
+        file.write(damage)
+    again = make_strategy(study, tmp_path, rows)
+    assert [r.values for r in again.propose()] == [row.values]
+    assert [t.value for t in recorded(tmp_path)] == [56.5 + 4 - row.values["width"] / 2]
+    assert len(again.propose()) == 1
 
 
 def test_a_lock_that_a_killed_process_left_behind_does_not_hold_up(toy: Toy, tmp_path: Path) -> None:

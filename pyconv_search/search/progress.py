@@ -99,7 +99,7 @@ class Progress:
             error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
             table.add_row(Text(state.spec["name"]), str(state.spec["seed"]), f"{state.epochs}/{epochs}", error)
         bar = ProgressBar(total=max(self.planned, 1), completed=len(self.work.rows), width=40)
-        return Group(Text(self.summary()), bar, table)
+        return Group(Text(self.summary()), bar, Text(), table)
 
 
 def row_text(row: Row) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 from pyconv_search.errors import UserError
 
 Path = tuple[str | int, ...]
+MOST_PROBLEMS = 50
+MOST = 2**16  # channels, kernels, blocks …: far more than any network has, few enough to count through
 
 
 def path_text(path: Path) -> str:
@@ -32,6 +34,11 @@ def shown(value: Any, most: int = 60) -> str:
     """A value in a message, cut when long."""
     text = str(value).replace("\n", " ") if not isinstance(value, str) else repr(value)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal would obey; line ends stay."""
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def nearest(value: float, legal: Iterable[int]) -> str:
@@ -69,14 +76,17 @@ class SpecError(UserError):
 
 @dataclass(slots=True)
 class Problems:
-    """The mistakes found so far."""
+    """The mistakes found so far, each once; beyond MOST_PROBLEMS they are only counted as one more."""
 
     found: list[Problem] = field(default_factory=list)
+    _known: set[Problem] = field(default_factory=set)
 
     def add(self, path: Path, text: str) -> None:
         problem = Problem(path, text)
-        if problem not in self.found:
-            self.found.append(problem)
+        if problem in self._known or len(self.found) > MOST_PROBLEMS:
+            return
+        self._known.add(problem)
+        self.found.append(problem if len(self.found) < MOST_PROBLEMS else Problem((), "and more mistakes"))
 
     def check(self) -> None:
         """Raise a SpecError if there is any."""
@@ -134,10 +144,12 @@ class Fields:
         self.add(key, f"must be a list, but got {kind_of(value)}")
         return []
 
-    def integer(self, key: str, default: Any = _REQUIRED, low: int | None = 1, high: int | None = None) -> Any:
+    def integer(self, key: str, default: Any = _REQUIRED, low: int | None = 1, high: int | None = MOST) -> Any:
         """An integer between ``low`` and ``high``, both included."""
         value = self.take(key, default)
-        return value if value is default else integer(value, (*self.path, key), self.problems, low, high)
+        if value is default or value is None:
+            return value if value is default else low
+        return integer(value, (*self.path, key), self.problems, low, high)
 
     def number(self, key: str, default: Any = _REQUIRED, low: float = 0.0, high: float | None = None) -> Any:
         """A finite real number between ``low`` and ``high``, both included."""
@@ -184,21 +196,20 @@ class Fields:
                 self.problems.add((*self.path, key), f"unknown key{hint}")
 
 
-def integer(value: Any, path: Path, problems: Problems, low: int | None = 1, high: int | None = None) -> int:
+def integer(value: Any, path: Path, problems: Problems, low: int | None = 1, high: int | None = MOST) -> int:
     """``value`` as an integer between ``low`` and ``high``; a mistake is noted and the nearest legal one returned."""
-    bounds = "" if low is None else f" of {low} or more" if high is None else f" between {low} and {high}"
+    bounds = "" if low is None else f" of {low} or more" if high in (None, MOST) else f" between {low} and {high}"
     fallback = 0 if low is None else low
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        if value is not None:
-            problems.add(path, f"must be an integer{bounds}, but got {kind_of(value)}")
+        problems.add(path, f"must be an integer{bounds}, but got {kind_of(value)}")
         return fallback
     if low is not None and value < low:
         problems.add(path, f"must be an integer{bounds}, but got {value}; nearest: {low}")
         return low
     if high is not None and value > high:
-        problems.add(path, f"must be an integer{bounds}, but got {value}; nearest: {high}")
+        problems.add(path, f"must be an integer between {low} and {high}, but got {value}; nearest: {high}")
         return high
     return value
 

@@ -165,7 +165,7 @@ def _widths(keys: StageKeys, explicit: Sequence[Fields], count: int, width: int)
     unit, rest = divmod(width, sum(shares))
     if rest or not unit:
         whole = sum(shares)
-        hint = nearest(width, (whole * n for n in range(1, width // whole + 2)))
+        hint = nearest(width, (whole * n for n in {max(unit, 1), unit + 1}))
         keys.problems.add(
             path,
             f"cannot split {width} channels {':'.join(map(str, shares))} over {count} levels; nearest width: {hint}",

@@ -50,7 +50,7 @@ def _stem(fields: Fields) -> Stem:
 
 def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     """The kind of block and the number of blocks in each stage, from ``depth`` or ``blocks``."""
-    depth, explicit = fields.integer("depth", None, low=8), fields.take("blocks", None)
+    depth, explicit = fields.integer("depth", None, low=8, high=10_000), fields.take("blocks", None)
     stages = len(fields.items("stages", None)) or (4 if depth in IMAGENET_BLOCKS else 3)
     bottleneck = stages == 4 and (depth or 0) >= 50
     block = fields.text("block", "bottleneck" if bottleneck else "basic", tuple(BLOCKS))
@@ -64,7 +64,7 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     unit = LAYERS_OF_BLOCK[block] * stages
     each, rest = divmod(depth - 2, unit)
     if rest or each < 1:
-        legal = IMAGENET_BLOCKS if stages == 4 else [2 + unit * n for n in range(1, each + 2)]
+        legal = IMAGENET_BLOCKS if stages == 4 else [2 + unit * n for n in (max(each, 1), each + 1)]
         rule = "18, 34, 50, 101 or 152" if stages == 4 else f"{unit}·n + 2 (four stages: 18, 34, 50, 101 or 152)"
         fields.add(
             "depth",

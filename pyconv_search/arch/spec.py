@@ -243,7 +243,8 @@ def _check_level(level: Level, inputs: set[int], path: Path, problems: Problems)
 
 def divisors(n: int) -> tuple[int, ...]:
     """All divisors of n, ascending."""
-    return tuple(d for d in range(1, n + 1) if n % d == 0)
+    low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return tuple(sorted({*low, *(n // d for d in low)}))
 
 
 def _settled(stage: Stage, in_width: int) -> Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import SpecError
+from pyconv_search.fields import SpecError, printable
 
 if TYPE_CHECKING:
     from pyconv_search.arch.spec import Architecture
@@ -70,10 +71,13 @@ def space_sample(
 ) -> None:
     """Different random networks that satisfy the constraints, one canonical JSON object a line."""
     from pyconv_search.arch.spec import to_dict
+    from pyconv_search.space.describe import check
     from pyconv_search.space.sampling import sample
     from pyconv_search.space.space import load_space
 
-    for found in sample(load_space(file), n, seed):
+    space = load_space(file)
+    check(space)
+    for found in sample(space, n, seed):
         arch = found.architecture
         line = {"arch_id": arch.arch_id, "parameters": found.values, "architecture": to_dict(arch)}
         print(json.dumps(line, sort_keys=True, separators=(",", ":")), flush=True)
@@ -196,18 +200,21 @@ def _finish(outcome: Outcome, report: Path) -> None:
 
 
 def _print(said: Any) -> None:
-    print(said if isinstance(said, str) else json.dumps(said, indent=2))
+    print(printable(said) if isinstance(said, str) else json.dumps(said, indent=2))
 
 
 def main() -> None:
     """The entry point: a mistake of the user's is its message on standard error and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no × or ± still shows the rest
     try:
         app()
     except SpecError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         sys.exit(1)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()

@@ -137,7 +137,7 @@ def histogram(spread: Spread) -> list[str]:
 
 def plan_dict(study: Study) -> dict[str, Any]:
     """The plan as plain values. ``training_macs`` counts forward and backward (three times forward) over all epochs."""
-    rows, images, epochs = candidates(study), study.data.info.train, study.recipe.epochs
+    rows, images, epochs = candidates(study), study.data.train, study.recipe.epochs
     trials = planned_trials(study, len(rows))
     return {
         "study": study.name,
@@ -169,7 +169,7 @@ def plan_text(study: Study) -> str:
         study.about,
         "",
         f"{plan['trials']} trials: {plan['trials'] // len(study.seeds)} networks ({plan['search']}) × "
-        f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.info.train:,} images "
+        f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.train:,} images "
         f"({plan['data']})",
         f"each takes {study.resources.cpu} CPU and {study.resources.gpu:g} GPU; scheduler {plan['scheduler']}; "
         f"objectives {', '.join(f'{name} ({to})' for name, to in study.objectives.items())}",

@@ -175,8 +175,7 @@ def _listed(store: Store) -> dict[str, Any]:
 
 
 def _is_listed(row: Row, listed: dict[str, Any]) -> bool:
-    if listed.get("name"):
-        return bool(row.name == listed["name"])
+    """Whether the row is of the listed assignment; names do not count, since they may be changed at any time."""
     return all(row.parameters.get(name) == value for name, value in listed.items() if name != "name")
 
 

@@ -60,6 +60,10 @@ class Store:
     events: tuple[dict[str, Any], ...]
     superseded: tuple[Row, ...] = ()
 
+    def curve(self, trial: str) -> list[Epoch]:
+        """The epochs of one trial, in their order."""
+        return sorted((epoch for epoch in self.epochs if epoch.trial == trial), key=lambda epoch: epoch.epoch)
+
 
 class Journal:
     """The one writer of a folder's journal; a context manager.

@@ -6,6 +6,7 @@ What it sends to the driver is plain JSON text, so that nothing in Tune's own me
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Protocol
 
 from ray import tune
@@ -14,6 +15,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row, to_dict
 from pyconv_search.search.outcome import blank_row, detail_of, reason_of
 from pyconv_search.search.strategies import MEASURES
+from pyconv_search.training.device import broken
 
 
 class Steps(Protocol):
@@ -62,6 +64,8 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
             return self._trial.finish() if self._trial.done else self._trial.so_far()
 
         def _failed(self, error: Exception) -> Row:
+            if broken(error):
+                os._exit(1)  # Tune goes on with the trial, and its successors, in a fresh process.
             if self._trial is None:
                 return blank_row(self._spec, "failed", reason_of(error), detail_of(error))
             return self._trial.fail(error)

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -58,6 +59,7 @@ def _connect(address: str | None) -> None:
         _check_address(address)
     try:
         with _silent_stderr():
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong becomes a row or one line
             ray.init(
                 address=address or "local",
                 logging_level=logging.ERROR,
@@ -88,7 +90,11 @@ def _silent_stderr() -> Iterator[None]:
 
 def _check_address(address: str) -> None:
     """A quick look whether anything listens there; Ray itself would try for half a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: Ray Client is not supported; run on a machine of the cluster, with HOST:PORT"
+        )
     if not host or not port.isdigit():
         if address != "auto":
             raise UserError(f"--address {address}: must be host:port, as 'ray start --head' prints it, or auto")
@@ -101,6 +107,11 @@ def _check_address(address: str) -> None:
         ) from None
 
 
+def _parts(have: float, amount: float) -> int:
+    """How many shares of ``amount`` there are; a fraction is a share of one device, never of two halves."""
+    return math.floor(have) * math.floor(1 / amount + 1e-9) if amount < 1 else math.floor(have / amount)
+
+
 def room(study: Study) -> int:
     """How many trials of the study fit on the machines at once.
 
@@ -109,7 +120,7 @@ def room(study: Study) -> int:
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {kind: amount for kind, amount in (("CPU", study.resources.cpu), ("GPU", study.resources.gpu)) if amount}
-    fits = sum(min(math.floor(m.get(kind, 0.0) / amount) for kind, amount in wanted.items()) for m in machines)
+    fits = sum(min(_parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
     if fits:
         return fits
     for kind, amount in wanted.items():

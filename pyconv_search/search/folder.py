@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -19,8 +20,8 @@ from pyconv_search.study.plan import candidates, planned_trials
 from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
 
-# What makes rows comparable. The rest (seeds, rows, objectives, resources) may change: a study can be extended.
-IDENTITY = ("name", "data", "recipe", "network", "input", "classes")
+# What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
+IDENTITY = ("name", "data", "recipe", "network", "input", "classes", "computes_on")
 
 
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
@@ -98,8 +99,9 @@ def _difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | No
 
 
 def provenance(study: Study) -> dict[str, Any]:
-    """What a report needs to say how rows came about: the code's git state and the versions at work."""
+    """What a report needs to say how rows came about: the git state around the study's file, the versions at work."""
     versions = {name: metadata.version(name) for name in ("torch", "ray", "optuna", "numpy")}
+    versions["pyconv-search"] = pyconv_search.__version__
     return {
         "git": _git(Path(study.document.file).resolve().parent),
         "environment": {"python": platform.python_version(), **versions, "platform": platform.platform()},
@@ -111,7 +113,11 @@ def _git(folder: Path) -> dict[str, Any] | None:
 
     def ask(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
 
     try:
@@ -121,5 +127,6 @@ def _git(folder: Path) -> dict[str, Any] | None:
 
 
 def command_line() -> str:
-    """The command as the user gave it."""
-    return " ".join(["pyconv-search", *sys.argv[1:]])
+    """The command as the user gave it, or that the run was started from Python."""
+    known = Path(sys.argv[0]).name in ("pyconv-search", "__main__.py")
+    return shlex.join(["pyconv-search", *sys.argv[1:]]) if known else "pyconv_search.run(…)"

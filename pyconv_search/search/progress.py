@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pyconv_search.fields import printable
 from pyconv_search.results.row import Row
 from pyconv_search.search.work import Work
 
@@ -20,7 +21,7 @@ MOST_SHOWN = 16
 
 
 class Progress:
-    """A context manager that shows ``work`` until it is left.
+    """A context manager that shows ``work`` until it is left; a thread of its own may draw while ``work`` changes.
 
     On a terminal the picture is redrawn a few times a second; elsewhere every ended trial is one line, with a summary
     when QUIET_SECONDS pass without one.
@@ -30,7 +31,7 @@ class Progress:
         self.work, self.planned, self.console = work, planned, console
         self._begun = time.monotonic()
         self._spoke = self._begun
-        self._told = set(work.rows)
+        self._told = {row.trial for row in work.ended}
         self._before = self._effort_done()
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=2, transient=False)
 
@@ -50,7 +51,7 @@ class Progress:
     def _changed(self) -> None:
         if self.console.is_terminal:
             return
-        for row in [row for trial, row in self.work.rows.items() if trial not in self._told]:
+        for row in [row for row in self.work.ended if row.trial not in self._told]:
             self._told.add(row.trial)
             self._say(f"{row_text(row)}; {self.summary()}")
         if time.monotonic() - self._spoke > QUIET_SECONDS:
@@ -58,14 +59,15 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self._spoke = time.monotonic()
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def summary(self) -> str:
         """Trials done, running and failed, the best so far, and the time left, in one line."""
-        counts = Counter(row.status for row in self.work.rows.values())
-        parts = [f"{len(self.work.rows)}/{self.planned} trials", f"{len(self.work.running)} running"]
+        ended = self.work.ended
+        counts = Counter(row.status for row in ended)
+        parts = [f"{len(ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
         parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
-        best = best_so_far(list(self.work.rows.values()))
+        best = best_so_far(ended)
         parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
         left = self.seconds_left()
         return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
@@ -73,20 +75,20 @@ class Progress:
     def seconds_left(self) -> float | None:
         """The time left at the pace so far, counting every epoch of a network by its multiply-adds."""
         done, elapsed = self._effort_done() - self._before, time.monotonic() - self._begun
-        if done <= 0 or len(self.work.rows) >= self.planned:
+        if done <= 0 or len(self.work.ended) >= self.planned:
             return None
         return self._effort_left() * elapsed / done
 
     def _effort_done(self) -> float:
-        ended = sum(row.macs * row.epochs for row in self.work.rows.values())
-        return ended + sum(trial.macs * trial.epochs for trial in self.work.running.values())
+        ended = sum(row.macs * row.epochs for row in self.work.ended)
+        return ended + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
 
     def _effort_left(self) -> float:
         epochs = self.work.study.recipe.epochs
-        running = [trial.macs * (epochs - trial.epochs) for trial in self.work.running.values()]
+        running = [trial.macs * (epochs - trial.epochs) for trial in list(self.work.running.values())]
         queued = [row.cost.macs * epochs for row in self.work.queued]
-        known = [row.macs for row in self.work.rows.values()] + [trial.macs for trial in self.work.running.values()]
-        unknown = max(self.planned - len(self.work.rows) - len(running) - len(queued), 0)
+        known = [row.macs for row in self.work.ended] + [trial.macs for trial in list(self.work.running.values())]
+        unknown = max(self.planned - len(self.work.ended) - len(running) - len(queued), 0)
         return sum(running) + sum(queued) + unknown * epochs * (sum(known) / len(known) if known else 0.0)
 
     def _picture(self) -> Group:
@@ -97,9 +99,11 @@ class Progress:
         for trial, state in list(self.work.running.items())[:MOST_SHOWN]:
             curve = self.work.curve(trial)
             error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
-            table.add_row(Text(state.spec["name"]), str(state.spec["seed"]), f"{state.epochs}/{epochs}", error)
-        bar = ProgressBar(total=max(self.planned, 1), completed=len(self.work.rows), width=40)
-        return Group(Text(self.summary()), bar, Text(), table)
+            table.add_row(
+                Text(printable(state.spec["name"])), str(state.spec["seed"]), f"{state.epochs}/{epochs}", error
+            )
+        bar = ProgressBar(total=max(self.planned, 1), completed=len(self.work.ended), width=40)
+        return Group(Text(printable(self.summary())), bar, Text(), table)
 
 
 def row_text(row: Row) -> str:

@@ -7,14 +7,15 @@ temporary folder and dropped. Each run starts a fresh Tune experiment over what 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
@@ -24,7 +25,7 @@ from rich.console import Console
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
 from pyconv_search.results.row import epoch_from_dict, row_from_dict
-from pyconv_search.results.store import Journal, Store
+from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search.actor import Steps, make_actor
 from pyconv_search.search.connection import connected, room
@@ -75,7 +76,7 @@ def run(
         folders.write_study(folder, values)
         found = store.read(folder)
         journal.append_event("start", command=command, time=now(), **folders.provenance(study))
-        strategy = make_strategy(study, folder, found.rows)
+        strategy = make_strategy(study, folder, found.rows, found.curve)
         work = Work(study, strategy, journal, found, retry_failed)
         bridge = Bridge(work)
         if work.more():
@@ -84,13 +85,14 @@ def run(
                 _signals(bridge),
                 Progress(work, values["planned"], console or Console(stderr=True)),
             ):
-                _tune(study, bridge, _scheduler(study, found), trial)
+                _tune(study, bridge, _scheduler(study, work), trial)
         if bridge.abort:
             raise UserError(bridge.abort)
+        strategy.settle(list(work.rows.values()), work.curve)
         journal.append_event("interrupted" if bridge.interrupted else "finished", time=now())
         store.write_tables(folder)
-    complete = sum(row.status == "complete" for row in work.rows.values())
-    return Outcome(folder, values["planned"], len(work.rows), complete, bridge.interrupted, strategy.shortfall)
+    complete = sum(row.status == "complete" for row in work.ended)
+    return Outcome(folder, values["planned"], len(work.ended), complete, bridge.interrupted, strategy.shortfall)
 
 
 class Bridge(Searcher):
@@ -126,13 +128,10 @@ class Bridge(Searcher):
             self._note(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        spec = self._specs.pop(trial_id)
         with self._orderly():
-            if error:
-                self._lost(spec)
-            elif result and (result["done"] or not self.ending):
+            if result and not error and (result["done"] or not self.ending):
                 self._note(result)
-                self._end(spec, result)
+                self._end(self._specs[trial_id], result)
 
     @contextmanager
     def _orderly(self) -> Iterator[None]:
@@ -156,12 +155,14 @@ class Bridge(Searcher):
         if row.status != "failed":
             forget(spec)
 
-    def _lost(self, spec: dict[str, Any]) -> None:
-        if not self.ending:
-            detail = (
-                f"the worker process died {LOST_WORKER_RETRIES + 1} times (killed, out of memory, or its machine lost)"
-            )
-            self.work.end(blank_row(spec, "failed", "lost", detail))
+    def lost(self, trial_id: str, report: str) -> None:
+        """Ray has given a trial up, for what its ``report`` says: the worker died again and again, or cannot start."""
+        with self._orderly():
+            if "creation task" in report:
+                raise UserError(f"no worker can start: {_gist(report)}; has every machine the same version installed?")
+            if not self.ending:
+                times = f"the worker process died {LOST_WORKER_RETRIES + 1} times"
+                self.work.end(blank_row(self._specs[trial_id], "failed", "lost", f"{times}: {_gist(report)}"))
 
     def save(self, checkpoint_path: str) -> None:
         return None
@@ -172,6 +173,30 @@ class Bridge(Searcher):
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # Tune pickles its searcher for its own way to restore, which is not used here.
         return Searcher, ()
+
+
+def _gist(report: str) -> str:
+    """The line of one of Ray's long reports that says what happened."""
+    lines = [line.strip() for line in report.splitlines() if line.strip()]
+    told = [line for line in lines if re.match(r"[A-Za-z_.]*(Error|Exception)\b.*:", line)]
+    return (told or ["killed, out of memory, or its machine lost"])[-1]
+
+
+class _Losses(tune.Callback):
+    """Tells the bridge which trials Ray has given up, and why."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        try:
+            report = Path(trial.error_file).read_text()
+        except OSError:
+            report = ""
+        self._bridge.lost(trial.trial_id, report)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return tune.Callback, ()
 
 
 class _Ending(tune.Stopper):
@@ -208,18 +233,45 @@ def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[S
                 name="run",
                 storage_path=scratch,
                 stop=_Ending(bridge),
+                callbacks=[_Losses(bridge)],
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKER_RETRIES),
                 verbose=0,
             ),
         ).fit()
 
 
-def _scheduler(study: Study, found: Store) -> TrialScheduler:
-    """The study's scheduler; ASHA is shown the curves of the trials that ended in earlier runs, to judge alike."""
+class _Asha(AsyncHyperBandScheduler):
+    """ASHA (Li et al. 2020) that knows what earlier runs measured, so that it judges as if there had been one run.
+
+    ``curves`` holds, for each trial that has a past, its measure by epoch.
+    """
+
+    def __init__(self, curves: dict[str, dict[int, float]], **options: Any) -> None:
+        super().__init__(**options)
+        self._curves = curves
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self._show(trial, self._curves.pop(json.loads(trial.config["spec"])["trial"], {}))
+
+    def show_ended(self, trials: Iterable[str]) -> None:
+        """Show the curves of trials that will not run again."""
+        for trial in trials:
+            past: Any = SimpleNamespace(trial_id=f"past-{trial}")
+            super().on_trial_add(cast(Any, None), past)  # ASHA does not look at the controller
+            self._show(past, self._curves.pop(trial, {}))
+
+    def _show(self, trial: Any, curve: dict[int, float]) -> None:
+        for epoch, value in sorted(curve.items()):
+            self.on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
+
+
+def _scheduler(study: Study, work: Work) -> TrialScheduler:
+    """The study's scheduler."""
     if study.scheduler.kind == "none":
         return FIFOScheduler()
-    controller: Any = None  # ASHA does not look at it
-    asha = AsyncHyperBandScheduler(
+    asha = _Asha(
+        work.measured(MEASURES[study.measure]),
         time_attr="epoch",
         metric=study.measure,
         mode=study.objectives[study.measure],
@@ -228,13 +280,7 @@ def _scheduler(study: Study, found: Store) -> TrialScheduler:
         reduction_factor=study.scheduler.factor,
         stop_last_trials=False,
     )
-    for row in found.rows:
-        past: Any = SimpleNamespace(trial_id=f"past-{row.trial}")
-        asha.on_trial_add(controller, past)
-        for epoch in found.epochs:
-            if epoch.trial == row.trial:
-                values = {"epoch": epoch.epoch, study.measure: getattr(epoch, MEASURES[study.measure])}
-                asha.on_trial_result(controller, past, values)
+    asha.show_ended(list(work.rows))
     return asha
 
 

@@ -1,8 +1,9 @@
 """The strategies that choose networks, and the Optuna study in the run's folder that records what became of each.
 
 The journal of the run is the truth; ``optuna.journal`` beside it holds the same search in Optuna's own format, with
-honest states: COMPLETE with the means over seeds, PRUNED with its learning curve for a network that the scheduler
-stopped, FAIL with the reason for one that failed. TPE learns from it, and Optuna's dashboard can open it.
+honest states: COMPLETE with the means over seeds if every seed is complete, FAIL with the reasons if one failed, PRUNED
+with its learning curve if the scheduler stopped one. (PRUNED is also what TPE's proposals are that break a constraint.)
+TPE learns from it. Where it no longer agrees with the journal, after a retry or with more seeds, it is made anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import json
 import statistics
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -32,34 +33,46 @@ from pyconv_search.study.plan import Candidate, candidate, candidates
 from pyconv_search.study.study import Study
 
 STORAGE = "optuna.journal"
-PATIENCE = 200
-MOST_REFUSED = 1000
+PATIENCE = 20
+MOST_DRAWN = 2000
 MEASURES = {"top1_error": "val_top1_error", "top5_error": "val_top5_error", "loss": "val_loss"}
 
 
+CurveOf = Callable[[str], Sequence[Epoch]]
+
+
 class Strategy(ABC):
-    """Proposes networks and learns what became of them.
+    """Proposes networks; what becomes of them goes to the ledger.
 
     ``shortfall`` says why the search ended before the number of networks that the study asks for; else it is empty.
     """
 
     shortfall: str = ""
 
+    def __init__(self, study: Study, ledger: Ledger) -> None:
+        self._study, self._ledger = study, ledger
+
     @abstractmethod
     def propose(self) -> list[Candidate]:
         """The next networks to train, each once per seed; none when the search is over."""
 
-    @abstractmethod
     def observe(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
         """Every seed of ``row`` has ended with ``rows``; ``curve`` is the learning curve of its first seed."""
+        self._ledger.record(row, rows, curve)
+
+    def settle(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
+        """The run is over with ``rows``: the ledger is to say the same."""
+        self._ledger.agree(rows, curve_of)
 
 
 def objective_values(study: Study, rows: Sequence[Row]) -> list[float] | None:
-    """The mean of each objective over the complete rows, in the study's order; None if no row is complete."""
-    complete = [row for row in rows if row.status == "complete"]
-    if not complete:
+    """The mean of each objective over the rows, in the study's order; None unless all are complete.
+
+    The mean of those seeds that happened to survive would flatter a network that fails or is stopped with others.
+    """
+    if outcome(rows) != TrialState.COMPLETE:
         return None
-    return [statistics.fmean(_value(name, row) for row in complete) for name in study.objectives]
+    return [statistics.fmean(_value(name, row) for row in rows) for name in study.objectives]
 
 
 def _value(name: str, row: Row) -> float:
@@ -73,7 +86,7 @@ class Ledger:
 
     Only one process at a time may hold a folder's journal and with it this file, so that a lock or half a line which a
     killed process left behind is safe to remove. A file that is damaged beyond that is set aside, and made again from
-    the journal with :meth:`rebuild`.
+    the journal with :meth:`agree`.
     """
 
     def __init__(self, study: Study, folder: Path) -> None:
@@ -81,7 +94,7 @@ class Ledger:
         path = folder / STORAGE
         for suffix in (".lock", ".lock.rename"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        self.study = study
+        self.study, self._path = study, path
         try:
             _cut_torn_line(path)
             self.optuna = _opened(study, path)
@@ -91,41 +104,69 @@ class Ledger:
             path.replace(path.with_name(path.name + ".corrupt"))
             self.optuna = _opened(study, path)
 
-    def closed(self) -> set[str]:
-        """The ``arch_id`` of every network whose outcome is recorded."""
-        return {
-            t.user_attrs["arch_id"]
-            for t in self.optuna.get_trials(deepcopy=False)
-            if t.state.is_finished() and "arch_id" in t.user_attrs
-        }
+    def trials(self) -> list[FrozenTrial]:
+        """The trials of networks that were accepted, whatever their state."""
+        return [t for t in self.optuna.get_trials(deepcopy=False) if "arch_id" in t.user_attrs]
 
-    def rebuild(self, rows: Sequence[Row]) -> None:
-        """Record the networks of the journal that are missing here, should this file have been lost."""
-        known = {t.user_attrs.get("arch_id") for t in self.optuna.get_trials(deepcopy=False)}
-        missing: dict[str, list[Row]] = {}
+    def agree(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
+        """Make this file say what the journal's ``rows`` say: add what is missing; if anything differs, begin anew."""
+        networks = self._networks(rows)
+        stored = {t.user_attrs["arch_id"]: t for t in self.trials()}
+        for arch_id, (row, ended) in networks.items():
+            trial = stored.get(arch_id)
+            if trial is not None and trial.state.is_finished() and not _says(trial, attributes(row, ended)):
+                optuna.delete_study(study_name=self.optuna.study_name, storage=self.optuna._storage)
+                self.optuna, stored = _opened(self.study, self._path), {}
+                break
+        for arch_id, (row, ended) in networks.items():
+            if arch_id not in stored or not stored[arch_id].state.is_finished():
+                self.record(row, ended, curve_of(ended[0].trial))
+
+    def _networks(self, rows: Sequence[Row]) -> dict[str, tuple[Candidate, list[Row]]]:
+        """The networks of the rows that the study's space holds, each with its rows in the order of the seeds."""
+        grouped: dict[str, list[Row]] = {}
         for row in rows:
-            if row.arch_id not in known:
-                missing.setdefault(row.arch_id, []).append(row)
-        for ended in missing.values():
+            if row.seed in self.study.seeds:
+                grouped.setdefault(row.arch_id, []).append(row)
+        found = {}
+        for arch_id, ended in grouped.items():
             problems = Problems()
             values = self.study.space.complete(ended[0].parameters, (), problems)
-            found = None if problems.found else candidate(self.study, values, ended[0].name)
-            if found is not None and len(ended) >= len(self.study.seeds):
-                self.add(found, ended, [])
+            network = None if problems.found else candidate(self.study, values, ended[0].name)
+            if network is not None and network.architecture.arch_id == arch_id:
+                found[arch_id] = (network, sorted(ended, key=lambda r: self.study.seeds.index(r.seed)))
+        return found
 
-    def add(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
-        """Record the outcome of a network that Optuna did not propose."""
-        values = objective_values(self.study, rows)
+    def record(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
+        """Record what became of a network; while seeds are missing, that it is under way. What is told stays told."""
+        known = [t for t in self.trials() if t.user_attrs["arch_id"] == row.architecture.arch_id]
+        whole = len(rows) == len(self.study.seeds)
+        if not known:
+            self._add(row, rows, curve, outcome(rows) if whole else TrialState.RUNNING)
+        elif whole and not known[0].state.is_finished():
+            self._tell(known[0], row, rows, curve)
+
+    def _add(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch], state: TrialState) -> None:
+        """A network that Optuna did not propose."""
         self.optuna.add_trial(
             optuna.trial.create_trial(
-                state=outcome(rows),
+                state=state,
                 params=encode(self.study, row.values),
                 distributions=distributions(self.study, row.values),
-                values=values,
+                values=objective_values(self.study, rows) if state == TrialState.COMPLETE else None,
                 user_attrs=attributes(row, rows),
                 intermediate_values=self.steps(curve),
             )
         )
+
+    def _tell(self, trial: FrozenTrial, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
+        handle = optuna.trial.Trial(self.optuna, trial._trial_id)
+        for step, value in self.steps(curve).items():
+            if step not in trial.intermediate_values:
+                handle.report(value, step)
+        for key, attribute in attributes(row, rows).items():
+            handle.set_user_attr(key, attribute)
+        self.optuna.tell(trial.number, objective_values(self.study, rows), state=outcome(rows))
 
     def steps(self, curve: Sequence[Epoch]) -> dict[int, float]:
         """The first measured objective by epoch, where Optuna can hold it: it has no curves for several objectives."""
@@ -162,11 +203,11 @@ def search_name(study: Study) -> str:
 
 
 def outcome(rows: Sequence[Row]) -> TrialState:
-    """COMPLETE if any seed is complete, else PRUNED if any was stopped, else FAIL."""
+    """COMPLETE if every seed is complete, FAIL if any failed, else PRUNED."""
     statuses = {row.status for row in rows}
-    if "complete" in statuses:
+    if statuses == {"complete"}:
         return TrialState.COMPLETE
-    return TrialState.PRUNED if "stopped" in statuses else TrialState.FAIL
+    return TrialState.FAIL if "failed" in statuses else TrialState.PRUNED
 
 
 def attributes(row: Candidate, rows: Sequence[Row]) -> dict[str, Any]:
@@ -178,6 +219,10 @@ def attributes(row: Candidate, rows: Sequence[Row]) -> dict[str, Any]:
         "states": [f"stopped@{r.epochs}" if r.status == "stopped" else r.status for r in rows],
         "reasons": [r.reason for r in rows if r.status == "failed"],
     }
+
+
+def _says(trial: FrozenTrial, wanted: dict[str, Any]) -> bool:
+    return all(trial.user_attrs.get(key) == value for key, value in wanted.items())
 
 
 def distribution(domain: Domain) -> BaseDistribution:
@@ -216,17 +261,12 @@ class Listed(Strategy):
     """Networks known beforehand: the study's rows, its grid, or its random sample."""
 
     def __init__(self, study: Study, ledger: Ledger) -> None:
-        self._ledger, self._left = ledger, candidates(study)
-        self._closed = ledger.closed()
+        super().__init__(study, ledger)
+        self._left = candidates(study)
 
     def propose(self) -> list[Candidate]:
         proposed, self._left = self._left, []
         return proposed
-
-    def observe(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
-        if row.architecture.arch_id not in self._closed:
-            self._closed.add(row.architecture.arch_id)
-            self._ledger.add(row, rows, curve)
 
 
 class Tpe(Strategy):
@@ -239,28 +279,24 @@ class Tpe(Strategy):
     """
 
     def __init__(self, study: Study, ledger: Ledger) -> None:
-        self._study, self._ledger = study, ledger
-        self._open: dict[str, optuna.trial.Trial | FrozenTrial] = {}
+        super().__init__(study, ledger)
         self._seen: set[str] = set()
         self._resumed: list[Candidate] = []
+        self._drawn = 0
         self._reopen()
 
     def _reopen(self) -> None:
         """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
-        domains = {p.name: p.domain for p in self._study.space.parameters}
         for trial in self._ledger.optuna.get_trials(deepcopy=False):
-            arch_id = trial.user_attrs.get("arch_id")
-            under_way = trial.state == TrialState.RUNNING
-            if arch_id is None and under_way:
+            if trial.state == TrialState.RUNNING and "arch_id" not in trial.user_attrs:
                 self._ledger.optuna.tell(trial.number, state=TrialState.FAIL)
-            if arch_id is None:
-                continue
-            self._seen.add(arch_id)
+        domains = {p.name: p.domain for p in self._study.space.parameters}
+        for trial in self._ledger.trials():
             values = {name: _decoded(domains[name], trial.params[name]) for name in domains if name in trial.params}
             row = candidate(self._study, values)
-            if row is not None:
+            if self._is_new(row):
+                self._seen.add(row.architecture.arch_id)
                 self._resumed.append(row)
-                self._open.update({arch_id: trial} if under_way else {})
 
     def propose(self) -> list[Candidate]:
         if self._resumed:
@@ -268,50 +304,49 @@ class Tpe(Strategy):
             return proposed
         if len(self._seen) >= self._study.search.trials:
             return []
-        for refused in range(MOST_REFUSED):
-            trial, row = self._ask(refused)
-            if row is not None and row.architecture.arch_id not in self._seen:
+        for _ in range(PATIENCE if len(self._seen) >= self._study.search.startup else 0):
+            trial, row = self._ask()
+            if self._is_new(row):
                 return [self._opened(trial, row)]
             trial.set_user_attr("refused", "infeasible" if row is None else "repeated")
             self._ledger.optuna.tell(trial, state=TrialState.PRUNED if row is None else TrialState.FAIL)
+        return self._draw()
+
+    def _is_new(self, row: Candidate | None) -> TypeGuard[Candidate]:
+        return row is not None and row.architecture.arch_id not in self._seen
+
+    def _draw(self) -> list[Candidate]:
+        """The next network of the seeded random stream that was not proposed before; none if there seems to be none."""
+        study = self._study
+        for _ in range(MOST_DRAWN):
+            values = draw(study.space, study.search.seed, self._drawn)
+            self._drawn += 1
+            if self._is_new(candidate(study, values)):
+                self._ledger.optuna.enqueue_trial(encode(study, values))
+                trial, row = self._ask()
+                if self._is_new(row):
+                    return [self._opened(trial, row)]
         self.shortfall = (
-            f"{self._study.space.document.file}: found {len(self._seen)} of {self._study.search.trials} different "
-            f"networks and no further one in {MOST_REFUSED:,} proposals; the space holds "
-            f"{self._study.space.size:,} assignments before its {len(self._study.space.constraints)} constraints"
+            f"{study.space.document.file}: found {len(self._seen)} of {study.search.trials} different networks and no "
+            f"further one in {MOST_DRAWN:,} draws; the space holds {study.space.size:,} assignments before its "
+            f"{len(study.space.constraints)} constraints"
         )
         return []
 
     def _opened(self, trial: optuna.trial.Trial, row: Candidate) -> Candidate:
-        arch_id = row.architecture.arch_id
-        trial.set_user_attr("arch_id", arch_id)
-        self._seen.add(arch_id)
-        self._open[arch_id] = trial
+        trial.set_user_attr("arch_id", row.architecture.arch_id)
+        self._seen.add(row.architecture.arch_id)
         return row
 
-    def _ask(self, refused: int) -> tuple[optuna.trial.Trial, Candidate | None]:
-        study, space, optuna_study = self._study, self._study.space, self._ledger.optuna
-        number = len(optuna_study.get_trials(deepcopy=False))
-        if refused >= PATIENCE or len(self._seen) < study.search.startup:
-            optuna_study.enqueue_trial(encode(study, draw(space, study.search.seed, number)))
-        optuna_study.sampler = _sampler(study, number)
+    def _ask(self) -> tuple[optuna.trial.Trial, Candidate | None]:
+        study, optuna_study = self._study, self._ledger.optuna
+        optuna_study.sampler = _sampler(study, len(optuna_study.get_trials(deepcopy=False)))
         trial = optuna_study.ask()
         values: Assignment = {}
-        for parameter in space.parameters:
+        for parameter in study.space.parameters:
             if parameter.active(values):
                 values[parameter.name] = _suggested(trial, parameter.name, parameter.domain)
         return trial, candidate(study, values)
-
-    def observe(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
-        arch_id = row.architecture.arch_id
-        trial = self._open.pop(arch_id, None)
-        if trial is None:
-            return
-        handle = optuna.trial.Trial(self._ledger.optuna, trial._trial_id)
-        for step, value in self._ledger.steps(curve).items():
-            handle.report(value, step)
-        for key, attribute in attributes(row, rows).items():
-            handle.set_user_attr(key, attribute)
-        self._ledger.optuna.tell(trial.number, objective_values(self._study, rows), state=outcome(rows))
 
 
 def _sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
@@ -337,8 +372,10 @@ def _suggested(trial: optuna.trial.Trial, name: str, domain: Domain) -> Any:
 STRATEGIES: dict[str, type[Listed] | type[Tpe]] = {"rows": Listed, "grid": Listed, "random": Listed, "tpe": Tpe}
 
 
-def make_strategy(study: Study, folder: Path, rows: Sequence[Row] = ()) -> Strategy:
+def make_strategy(
+    study: Study, folder: Path, rows: Sequence[Row] = (), curve_of: CurveOf = lambda trial: ()
+) -> Strategy:
     """The strategy that the study names, going on where an earlier run in ``folder`` stopped with ``rows``."""
     ledger = Ledger(study, folder)
-    ledger.rebuild(rows)
+    ledger.agree(rows, curve_of)
     return STRATEGIES[study.search.kind](study, ledger)

@@ -287,8 +287,9 @@ def forget(spec: dict[str, Any]) -> None:
 
 
 def plan_of(spec: dict[str, Any]) -> str:
-    """A digest of all in a description that decides the numbers; where the data lie and what runs it do not."""
-    decides = {key: spec[key] for key in ("architecture", "seed", "recipe")}
+    """A digest of all in a description that decides the numbers; where the data lie and its name do not."""
+    decides = {key: spec[key] for key in ("architecture", "seed", "recipe", "device")}
+    decides["threads"] = spec["threads"] if spec["device"] != "cuda" else None
     decides["data"] = [spec["data"]["name"], spec["data"]["validation"]]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

@@ -101,11 +101,22 @@ class Work:
         if all(other in self.rows for other in trials):
             self._strategy.observe(row, [self.rows[other] for other in trials], self.curve(trials[0]))
 
+    def measured(self, column: str) -> dict[str, dict[int, float]]:
+        """One column of every learning curve that is known so far, by trial and epoch."""
+        return {
+            trial: {n: getattr(epoch, column) for n, epoch in curve.items()} for trial, curve in self._curves.items()
+        }
+
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of a trial that are known so far."""
         return [epoch for _, epoch in sorted(self._curves.get(trial, {}).items())]
 
     @property
+    def ended(self) -> list[Row]:
+        """The rows of the trials that belong to the study as it is now; the journal may hold others."""
+        return [row for trial, row in list(self.rows.items()) if trial in self._trials]
+
+    @property
     def queued(self) -> list[Candidate]:
         """The networks of the waiting trials, without those that an adaptive search has yet to propose."""
-        return [row for _, row, _ in self._queue]
+        return [row for _, row, _ in list(self._queue)]

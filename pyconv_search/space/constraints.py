@@ -50,7 +50,7 @@ class Expression:
         """
         try:
             return _evaluate(self._tree, values)
-        except (TypeError, ValueError, ZeroDivisionError, IndexError, OverflowError) as error:
+        except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise ExpressionError(f"{self.source!r} cannot be evaluated: {error}") from None
 
 
@@ -66,7 +66,10 @@ def parse(source: Any) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ExpressionError(f"{source!r} is not an expression; for example: gmacs <= 4.2, levels == [1, 1]") from None
     names: set[str] = set()
-    _check(tree, names)
+    try:
+        _check(tree, names)
+    except RecursionError:
+        raise ExpressionError(f"{source[:40]!r}… is nested too deeply") from None
     return Expression(source.strip(), frozenset(names), tree)
 
 

@@ -81,7 +81,7 @@ def _listed(fields: Fields, kind: str) -> Domain | None:
         fields.add(kind, "must list at least one value, but got none")
         return None
     seen: dict[str, int] = {}
-    for i, value in enumerate(values):
+    for i, value in enumerate(values[: MOST_VALUES + 1]):
         if value is None:
             fields.problems.add((*fields.path, kind, i), "must be a value, but got nothing")
         first = seen.setdefault(_key(value), i)
@@ -103,7 +103,7 @@ def _bounds(fields: Fields, key: str) -> tuple[int, int] | None:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         fields.add(key, f"must be [low, high], both included, but got {kind_of(value)}")
         return None
-    low, high = (integer(v, (*path, i), fields.problems, None) for i, v in enumerate(value))
+    low, high = (integer(v, (*path, i), fields.problems, None, None) for i, v in enumerate(value))
     if low > high:
         fields.add(key, f"low <= high must hold, but got [{low}, {high}]")
         return None

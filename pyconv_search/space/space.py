@@ -34,6 +34,7 @@ from pyconv_search.space.domains import Domain, read_domain
 Assignment = dict[str, Any]
 FAMILIES = {"resnet": resnet}
 COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
+RESERVED = (*COSTS, *FUNCTIONS, "name")  # a study's row has a name beside its parameters
 MOST_COUNTED = 500_000
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
 _REFERENCE = re.compile(r"^\$([A-Za-z][A-Za-z0-9_]*)((?:\[\d+\])*)$")
@@ -231,11 +232,10 @@ def _parameters(fields: Fields) -> tuple[Parameter, ...]:
     parameters: list[Parameter] = []
     for name in fields.names():
         own = fields.section(name)
-        if not _NAME.match(name) or name in COSTS or name in FUNCTIONS:
+        if not _NAME.match(name) or name in RESERVED:
             fields.add(
                 name,
-                "is not a usable name: a letter, then letters, digits or _; reserved: "
-                f"{', '.join((*COSTS, *FUNCTIONS))}",
+                f"is not a usable name: a letter, then letters, digits or _; reserved: {', '.join(RESERVED)}",
             )
         about, condition = own.text("about", ""), own.take("when", None)
         domain = read_domain(own)

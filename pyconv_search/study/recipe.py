@@ -71,6 +71,8 @@ def read_recipe(fields: Fields) -> Recipe:
         precision=fields.text("precision", "auto", PRECISIONS),
         channels_last=fields.flag("channels_last", True),
     )
+    if recipe.nesterov and not recipe.momentum:
+        fields.add("nesterov", "needs a momentum above 0; nearest: momentum 0.9, or nesterov: false")
     augment.close()
     fields.close()
     return recipe

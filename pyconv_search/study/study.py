@@ -20,6 +20,7 @@ from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.recipe import Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 
+MOST_TRIALS = 100_000
 MEASURES = ("top1_error", "top5_error", "loss")
 OBJECTIVES = (*MEASURES, *COSTS)
 
@@ -31,6 +32,12 @@ class Data:
     info: DataSetInfo
     root: str | None
     validation: int | None
+
+    @property
+    def train(self) -> int:
+        """How many images are trained on."""
+        held_out = self.info.validation if self.validation is None else self.validation
+        return self.info.train + self.info.validation - held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,10 @@ def load_study(file: str | FilePath) -> Study:
     problems = Problems()
     fields = Fields(doc.value, (), problems)
     space = _space(fields, FilePath(file).parent)
-    study = _study(fields, space, doc)
+    try:
+        study = _study(fields, space, doc)
+    except SpecError as error:  # a condition that cannot be evaluated
+        raise (space.document.error(error.problems) if space else error) from None
     fields.close()
     if problems.found:
         raise doc.error(problems.found)
@@ -171,7 +181,7 @@ def _data(fields: Fields) -> Data | None:
         fields.add("data", str(error))
         return None
     _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
-    root, held_out = options.text("root", None), options.integer("validation", None)
+    root, held_out = options.text("root", None), options.integer("validation", None, high=10**9)
     options.close()
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
@@ -196,8 +206,12 @@ def _search(fields: Fields, space: Space | None) -> Search:
     kind, options = _named(fields, "search", None, ("rows", "grid", "random", "tpe"))
     if kind == "rows":
         return Search(kind, _rows(fields, space))
-    trials = options.integer("trials") if kind != "grid" else 0
-    seed = options.integer("seed", 0, 0) if kind != "grid" else 0
+    if kind == "grid" and space is not None and space.size > MOST_TRIALS:
+        fields.add(
+            "search", f"a grid of {space.size:,} assignments is too large (at most {MOST_TRIALS:,}); use random or tpe"
+        )
+    trials = options.integer("trials", high=MOST_TRIALS) if kind != "grid" else 0
+    seed = options.integer("seed", 0, 0, 2**31 - 1) if kind != "grid" else 0
     startup = options.integer("startup", 10) if kind == "tpe" else 10
     options.close()
     return Search(kind, (), trials or 0, seed, startup)
@@ -285,6 +299,8 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "objectives": dict(study.objectives),
         "resources": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
+        # Sums of floating-point numbers depend on what adds them up.
+        "computes_on": "cuda" if study.resources.gpu else f"cpu, {study.resources.cpu} threads",
         "weights": "keep" if study.keep_weights else "discard",
         "network": dict(space.network),
         "input": list(data.info.input),

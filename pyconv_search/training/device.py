@@ -36,6 +36,17 @@ def make_deterministic(device: torch.device, threads: int) -> None:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def broken(error: BaseException) -> bool:
+    """Whether ``error`` has left this process unable to compute: after a CUDA fault every further call fails."""
+    if not isinstance(error, RuntimeError) or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 def precision(recipe: Recipe, device: torch.device) -> str:
     """``fp32`` or ``bf16`` (autocast) as the recipe has it; ``auto`` is bf16 where it is computed in hardware.
 

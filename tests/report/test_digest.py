@@ -78,7 +78,11 @@ def test_a_cost_that_is_to_be_large(examples, tmp_path):
 
 @pytest.mark.parametrize(
     "listed",
-    [{"levels": [3, 3, 2, 1]}, {"name": "levels 3,3,2,1"}, {"name": "", "levels": [3, 3, 2, 1], "split": "equal"}],
+    [
+        {"levels": [3, 3, 2, 1]},
+        {"name": "renamed since", "levels": [3, 3, 2, 1]},
+        {"name": "", "levels": [3, 3, 2, 1], "split": "equal"},
+    ],
 )
 def test_the_baseline_is_the_first_row_that_the_study_lists(examples, tmp_path, listed):
     rows = [examples.row(a, seed) for a in range(4) for seed in range(2)]
@@ -88,7 +92,7 @@ def test_the_baseline_is_the_first_row_that_the_study_lists(examples, tmp_path, 
 
 
 def test_a_listed_baseline_is_waited_for(examples, tmp_path):
-    search = {"kind": "rows", "rows": [{"name": "plain"}, {"name": "levels 1,1,1,1"}]}
+    search = {"kind": "rows", "rows": [{"name": "levels 1,1,1,1", "levels": [9, 9, 9, 9]}, {"levels": [1, 1, 1, 1]}]}
     d = made(examples, tmp_path, [examples.row(0, 0), examples.row(1, 0)], search=search)
     assert (d.baseline, d.comparisons) == (None, ())
 

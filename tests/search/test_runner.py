@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import json
 import os
 import signal
 import threading
@@ -10,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import optuna
 import pandas as pd
@@ -20,9 +23,15 @@ from rich.console import Console
 
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
+from pyconv_search.results.row import Epoch
+from pyconv_search.results.store import Journal
+from pyconv_search.search import runner
+from pyconv_search.search.outcome import blank_row
 from pyconv_search.search.runner import run
-from pyconv_search.search.strategies import STORAGE
-from pyconv_search.study.study import Study
+from pyconv_search.search.strategies import STORAGE, make_strategy
+from pyconv_search.search.work import Work
+from pyconv_search.study.plan import candidates, trial_spec
+from pyconv_search.study.study import Study, study_to_dict
 
 Toy = Callable[..., Study]
 Make = Callable[..., type]
@@ -126,6 +135,7 @@ def test_failures_are_rows_with_reasons_and_the_others_go_on(
     assert sorted(optuna_states(out)) == ["COMPLETE", "FAIL", "FAIL"]
     assert run(study, out, trial=pretend()).complete == 1
     assert run(study, out, retry_failed=True, trial=pretend()).complete == 3
+    assert optuna_states(out) == ["COMPLETE"] * 3
     assert set(executed(out).values()) == {1}
     assert len(store.read(out).rows) == 3
 
@@ -210,3 +220,52 @@ def test_tpe_searches_records_and_goes_on(toy: Toy, pretend: Make, executed: Exe
     assert set(executed(out).values()) == {1}
     assert all(row.params <= 1_200_000 for row in found.rows)
     assert Counter(optuna_states(out))["COMPLETE"] == 12
+
+
+class Unloadable:
+    """Can be read back in this process alone, as a package that only this machine has."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("getattr(__import__('builtins'), 'unloadable', 0) or __import__('a_package_that_no_worker_has')",)
+
+
+def test_workers_that_cannot_start_end_the_run_with_the_reason(
+    toy: Toy, pretend: Make, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builtins, "unloadable", Unloadable(), raising=False)
+    with pytest.raises(UserError, match=r"no worker can start: .*No module named 'a_package_that_no_worker_has'"):
+        run(toy(seeds=1), out, trial=pretend(builtins.unloadable))
+    assert store.read(out).rows == ()
+    assert run(toy(seeds=1), out, trial=pretend()).complete == 3
+
+
+def test_rows_of_an_earlier_version_of_the_study_do_not_count(toy: Toy, pretend: Make, out: Path) -> None:
+    run(toy(seeds=2), out, trial=pretend())
+    said = StringIO()
+    rows = [{"width": w, "levels": [1, 1, 1]} for w in (8, 32)]
+    outcome = run(toy(search={"rows": rows}, seeds=1), out, console=Console(file=said, width=200), trial=pretend())
+    assert (outcome.planned, outcome.ended, outcome.complete) == (2, 2, 2)
+    assert "2/2 trials" in said.getvalue()
+    assert len(store.read(out).rows) == 7
+
+
+def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:
+    """A trial that an earlier run left at epoch 3 is in the rungs that it has passed, and only once."""
+    rows = [{"width": w, "levels": [1, 1, 1]} for w in (8, 16, 24)]
+    study = toy(search={"rows": rows}, seeds=1, recipe={"epochs": 8}, scheduler={"asha": {"grace": 2, "factor": 2}})
+    network = candidates(study)
+    specs = [trial_spec(study, row, 0, str(tmp_path)) for row in network]
+    (tmp_path / "study.json").write_text(json.dumps(study_to_dict(study)))
+    with Journal(tmp_path) as journal:
+        for spec, epochs in zip(specs[:2], (4, 3), strict=True):
+            for n in range(1, epochs + 1):
+                journal.append_epoch(Epoch(spec["trial"], n, 0.1, 1.0, 50.0, 1.0, 40.0 - n, 5.0, 1.0))
+        journal.append_row(blank_row(specs[0], "stopped", "scheduler", ""))
+        work = Work(study, make_strategy(study, tmp_path), journal, store.read(tmp_path))
+        asha = runner._scheduler(study, work)
+        resumed: Any = SimpleNamespace(trial_id="ray-1", config={"spec": json.dumps(specs[1])})
+        asha.on_trial_add(cast(Any, None), resumed)
+    assert {rung: set(recorded) for rung, recorded in asha._brackets[0]._rungs if recorded} == {
+        4: {f"past-{specs[0]['trial']}"},
+        2: {f"past-{specs[0]['trial']}", "ray-1"},
+    }

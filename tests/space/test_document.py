@@ -63,6 +63,7 @@ def test_every_mark_points_at_its_text() -> None:
         ("a: " + "9" * 5000, "f:1:4", "is not a number"),
         ("a: " + "[" * 60 + "]" * 60, "f:1:43", "nested too deeply"),
         ("a: \x00", "f", "not valid YAML"),
+        ("a: " + "9" * 400, "f:1:4", "too large"),
     ],
 )
 def test_refusals_name_the_place(text: str, place: str, words: str) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -241,7 +242,7 @@ def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None
                                                            "but got [3, 16]"),
         ("space: t\nnetwork: {depth: 18}\nparameters: {sum: {choice: [1]}}", "f.yaml:3:19 parameters.sum: is not a usable "
          "name: a letter, then letters, digits or _; reserved: params, macs, gmacs, activations, receptive_field, len, "
-         "sum, min, max, abs"),
+         "sum, min, max, abs, name"),
         ("space: t\nnetwork: {depth: 18, blocks: [2, 2, 2, 2]}", "f.yaml:2:18 network.depth: give either depth or blocks "
          "(the number of blocks in each stage), one of the two"),
         ("space: t\nnetwork: {depth: 50, stages: [{}, {}, {groups: 7}, {}]}", "f.yaml:2:48 network.stages[2].groups: 7 does "
@@ -262,3 +263,35 @@ def test_describe_answers_without_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("space: t\nnetwork: {depth: 18, stem: {width: 64000000000}}", "between 1 and 65536, but got 64000000000"),
+        ("space: t\nnetwork: {depth: 500000000000}", "between 8 and 10000, but got 500000000000; nearest: 10000"),
+        (
+            "space: t\nnetwork: {depth: 18, pattern: [1, ~, 4]}",
+            "network.pattern[1]: must be an integer between 1 and 64, but got nothing",
+        ),
+        (
+            "space: t\nparameters: {a: {int: [~, 4]}}\nnetwork: {depth: 18}",
+            "parameters.a.int[0]: must be an integer, but got nothing",
+        ),
+        (
+            "space: t\nnetwork: {depth: 18}\n" + "\n".join(f"k{i}: 1" for i in range(20000)),
+            "f.yaml:1:1: and more mistakes",
+        ),
+        (
+            "space: t\nparameters: {a: {choice: [" + "7, " * 30000 + "7]}}\nnetwork: {depth: 18}",
+            "f.yaml:1:1: and more mistakes",
+        ),
+        ("space: t\nparameters: {name: {choice: [1]}}\nnetwork: {depth: 18}", "parameters.name: is not a usable name"),
+    ],
+)
+def test_hostile_and_mistyped_files_are_refused_quickly(text: str, words: str) -> None:
+    begun = time.monotonic()
+    found = mistakes(text)
+    assert any(words in line for line in found)
+    assert len(found) <= 60
+    assert time.monotonic() - begun < 10

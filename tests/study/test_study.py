@@ -81,9 +81,11 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"recipe": {"epochs": 9, "schedule": {"steps": [9]}}}, "stay below the 9 epochs"),
         ({"recipe": {"epochs": 9, "schedule": "cosin"}}, "recipe.schedule: must be one of cosine"),
         ({"recipe": {"epochs": 9, "precision": "fp16"}}, "must be one of auto, fp32, bf16, but got 'fp16'"),
+        ({"recipe": {"epochs": 2, "nesterov": True, "momentum": 0}}, "recipe.nesterov: needs a momentum above 0"),
+        ({"search": {"random": {"trials": 10**9}}}, "search.random.trials: must be an integer between 1 and 100000"),
         ({"search": "gird"}, "search: must be one of rows, grid, random, tpe"),
         ({"search": {"random": {}}}, "search.random.trials: is required, but missing"),
-        ({"search": {"tpe": {"trials": 5, "seed": "abc"}}}, "search.tpe.seed: must be an integer of 0 or more, but got a text"),
+        ({"search": {"tpe": {"trials": 5, "seed": "abc"}}}, "search.tpe.seed: must be an integer between 0 and 2147483647, but got a text"),
         ({"search": {"rows": []}}, "search.rows: must list at least one row"),
         ({"search": {"rows": [{"levels": [2, 2, 1], "width": 9}]}}, "search.rows[0].width: 9 is not in the space"),
         ({"search": {"rows": [{"levels": [2, 2, 1], "width": 8}] * 2}}, "search.rows[1]: is the same as rows[0]"),
@@ -133,3 +135,14 @@ def test_shipped_studies_load_and_plan(file: Path, monkeypatch: pytest.MonkeyPat
     for row in rows:
         assert row.architecture.input == study.data.info.input
         assert row.architecture.classes == study.data.info.classes
+
+
+def test_a_grid_that_is_too_large_is_told_at_once(write_study: Write) -> None:
+    text = "space: t\nparameters: {a: {int: [1, 20000]}, b: {int: [1, 20000]}}\nnetwork: {depth: 20}\n"
+    with pytest.raises(UserError, match=r"search: a grid of 400,000,000 assignments is too large"):
+        load_study(write_study(space_text=text))
+
+
+def test_how_many_images_are_trained_on(write_study: Write) -> None:
+    assert load_study(write_study()).data.train == 10_000
+    assert load_study(write_study(data={"fashion-mnist-small": {"validation": 500}})).data.train == 11_500

@@ -7,7 +7,7 @@ import torch
 
 from pyconv_search.errors import UserError
 from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.device import find_device, make_deterministic, precision
+from pyconv_search.training.device import broken, find_device, make_deterministic, precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -52,3 +52,18 @@ def test_determinism_and_threads_are_set(monkeypatch: pytest.MonkeyPatch):
     finally:
         torch.use_deterministic_algorithms(False)
         torch.set_num_threads(threads)
+
+
+def test_a_process_is_broken_when_cuda_no_longer_answers(monkeypatch: pytest.MonkeyPatch):
+    fault = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def refuse():
+        raise fault
+
+    assert not broken(fault)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert not broken(RuntimeError("a shape does not fit"))
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    assert broken(fault)
+    assert not broken(ValueError("not of CUDA"))

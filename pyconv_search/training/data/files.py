@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pyconv_search.errors import UserError
 
-_UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
+_OPEN: dict[str, type[gzip.GzipFile] | type[lzma.LZMAFile]] = {".gz": gzip.GzipFile, ".xz": lzma.LZMAFile}
+_MOST_BYTES = 1 << 29  # three times the largest file of any data set here; what unpacks to more is no such file
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
 
 
@@ -27,17 +28,20 @@ class Blob:
 def read_file(path: Path) -> Blob:
     """One file, decompressed where its name ends in .gz or .xz."""
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if path.suffix not in _UNPACK:
-        return Blob(str(path), raw)
-    try:
-        return Blob(str(path), _UNPACK[path.suffix](raw))
+        with _OPEN[path.suffix](path) if path.suffix in _OPEN else path.open("rb") as unpacked:
+            return Blob(str(path), _bounded(unpacked.read(_MOST_BYTES + 1), str(path)))
     except _BROKEN as error:
+        if path.suffix not in _OPEN or getattr(error, "strerror", None):
+            raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         raise UserError(
             f"{path}: is not a complete {path.suffix[1:]} file ({one_line(error)}); get it again"
         ) from error
+
+
+def _bounded(data: bytes, source: str) -> bytes:
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{source}: unpacks to more than {_MOST_BYTES:,} bytes, which no file of a data set here does")
+    return data
 
 
 def read_archive(archive: Path, folder: str, names: tuple[str, ...]) -> dict[str, Blob]:
@@ -59,10 +63,12 @@ def _members(archive: Path, wanted: dict[str, str]) -> dict[str, Blob]:
             name = wanted.get(posixpath.normpath(member.name))
             stream = tar.extractfile(member) if name and member.isfile() else None
             if name and stream:
-                blobs[name] = Blob(f"{archive}: {posixpath.normpath(member.name)}", stream.read())
+                source = f"{archive}: {posixpath.normpath(member.name)}"
+                blobs[name] = Blob(source, _bounded(stream.read(_MOST_BYTES + 1), source))
         # tarfile stops at its own end mark, before gzip has compared its checksum.
-        while unzipped.read(1 << 20):
-            pass
+        for _ in range(_MOST_BYTES >> 20):
+            if not unzipped.read(1 << 20):
+                break
     return blobs
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyconv_search.errors import UserError
-from pyconv_search.training.data import find, load, locations
+from pyconv_search.training.data import files, find, load, locations
 
 USUAL = find.USUAL_PLACES  # taken before the fixture empties it
 
@@ -113,10 +113,10 @@ def test_unreadable_folder(tiny):
 def test_unreadable_file(tiny, make, monkeypatch):
     make.fashion(tiny)
 
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte: cannot be read \(Permission denied\)"):
         load("fashion-mnist", tiny)
 
@@ -136,3 +136,11 @@ def test_found_at_holds_in_another_working_directory(places, make, monkeypatch):
     found_at = load("fashion-mnist").found_at
     monkeypatch.chdir(os.sep)
     assert load("fashion-mnist", found_at).found_at == found_at
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_that_unpacks_without_end_is_refused(tiny, make, monkeypatch, suffix):
+    make.fashion(tiny, suffix)
+    monkeypatch.setattr(files, "_MOST_BYTES", 100)
+    with pytest.raises(UserError, match=f"train-images-idx3-ubyte{suffix}: unpacks to more than 100 bytes"):
+        load("fashion-mnist", tiny)

@@ -292,3 +292,12 @@ def test_neither_torch_nor_ray_is_imported(whole):
     root = Path(__file__).resolve().parents[2]
     out = subprocess.run([sys.executable, "-c", code, whole], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in Path(__file__).parents[2].glob("reports/*/study.json")), ids=lambda p: p.name
+)
+def test_the_shipped_reports_can_be_made_again(folder, tmp_path):
+    page = write_report(folder, tmp_path / "again.html").read_text()
+    for row in read(folder).rows:
+        assert row.arch_id[:8] in page

@@ -51,19 +51,19 @@ class Document:
     marks: dict[Path, tuple[int, int]]
     keys: dict[Path, tuple[int, int]]
 
-    def locate(self, path: Path, key: bool = False) -> str:
-        """``file:line:column`` of a value (or of its key), or of the nearest thing around it that exists."""
+    def locate(self, path: Path, key: bool = False) -> tuple[int, int]:
+        """(line, column) of a value (or of its key), or of the nearest thing around it that exists."""
         if key and path in self.keys:
-            line, column = self.keys[path]
-            return f"{self.file}:{line}:{column}"
+            return self.keys[path]
         while path not in self.marks:
             path = path[:-1]
-        line, column = self.marks[path]
-        return f"{self.file}:{line}:{column}"
+        return self.marks[path]
 
     def error(self, problems: Sequence[Problem]) -> DocumentError:
-        """The problems as an error that tells each with its place."""
-        return DocumentError([(self.locate(p.path, p.text.startswith("unknown key")), p) for p in problems])
+        """The problems as an error that tells each with its place, from the top of the file down."""
+        found = [(self.locate(p.path, p.text.startswith("unknown key")), p) for p in problems]
+        found.sort(key=lambda pair: pair[0])
+        return DocumentError([(f"{self.file}:{line}:{column}", problem) for (line, column), problem in found])
 
 
 class DocumentError(SpecError):

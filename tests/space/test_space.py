@@ -187,11 +187,11 @@ constraints:
         "f.yaml:4:36 parameters.pattern.wen: unknown key; did you mean when?",
         "f.yaml:5:34 parameters.split.when: unknown name 'level'; did you mean levels?; a condition may read the "
         "parameters above it; known: levels, pattern (a text stands in quotes: 'level')",
+        "f.yaml:9:11 network.levels: unknown parameter 'level'; did you mean levels?; known: levels, pattern, split",
+        "f.yaml:10:12 network.pattern: $pattern[3] does not exist where pattern is [1]",
         "f.yaml:12:5 constraints[0]: unknown name 'gmac'; did you mean gmacs?; known: levels, pattern, split, params, "
         "macs, gmacs, activations, receptive_field (a text stands in quotes: 'gmac')",
         "f.yaml:13:5 constraints[1]: 'params <=' is not an expression; for example: gmacs <= 4.2, levels == [1, 1]",
-        "f.yaml:9:11 network.levels: unknown parameter 'level'; did you mean levels?; known: levels, pattern, split",
-        "f.yaml:10:12 network.pattern: $pattern[3] does not exist where pattern is [1]",
     ]
 
 
@@ -210,11 +210,11 @@ network:
     - {pattern: []}
 """
     assert mistakes(text.replace("[1, 2]}", "[1, 1]}")) == [
+        "f.yaml:6:3 network.familly: unknown key; did you mean family? (with groups 1)",
         "f.yaml:8:50 network.stages[0].levels[1].kernel: must be odd, but got 4; nearest: 3, 5 (with groups 1)",
+        "f.yaml:8:72 network.stages[0].levels[1].groups: 6 does not divide 64 input channels; nearest: 4, 8 (with groups 6)",
         "f.yaml:11:17 network.stages[3].pattern: must hold at least one dilation, but got an empty list; "
         "a standard convolution is [1] (with groups 1)",
-        "f.yaml:6:3 network.familly: unknown key; did you mean family? (with groups 1)",
-        "f.yaml:8:72 network.stages[0].levels[1].groups: 6 does not divide 64 input channels; nearest: 4, 8 (with groups 6)",
     ]
     assert any("cannot split 128 channels 1:2 over 2 levels; nearest width: 126, 129" in m for m in mistakes(text))
 

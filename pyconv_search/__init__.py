@@ -17,6 +17,7 @@ _VERBS = {
     "cost": "pyconv_search.arch.cost",
     "preset": "pyconv_search.arch.presets",
     "build": "pyconv_search.models",
+    "load_model": "pyconv_search.models.load",
     "run": "pyconv_search.search.runner",
     "read": "pyconv_search.results.store",
     "tables": "pyconv_search.results.store",

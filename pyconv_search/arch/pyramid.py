@@ -111,6 +111,9 @@ def _level(own: Fields, lists: _Lists, j: int, width: int, in_widths: set[int]) 
 
 
 def _pattern(value: Any, path: Path, problems: Problems) -> tuple[int, ...]:
+    if isinstance(value, dict):
+        problems.add(path, f"must be a list such as [1, 2, 1, 4], but got {kind_of(value)}")
+        return (1,)
     if not isinstance(value, (list, tuple)):
         return (integer(value, path, problems, 1, 64),)
     if not value:

@@ -51,7 +51,8 @@ def _stem(fields: Fields) -> Stem:
 def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     """The kind of block and the number of blocks in each stage, from ``depth`` or ``blocks``."""
     depth, explicit = fields.integer("depth", None, low=8, high=10_000), fields.take("blocks", None)
-    stages = len(fields.items("stages", None)) or (4 if depth in IMAGENET_BLOCKS else 3)
+    written = len(fields.items("stages", None))
+    stages = written or (4 if depth in IMAGENET_BLOCKS else 3)
     bottleneck = stages == 4 and (depth or 0) >= 50
     block = fields.text("block", "bottleneck" if bottleneck else "basic", tuple(BLOCKS))
     if (depth is None) == (explicit is None):
@@ -65,12 +66,12 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     each, rest = divmod(depth - 2, unit)
     if rest or each < 1:
         legal = IMAGENET_BLOCKS if stages == 4 else [2 + unit * n for n in (max(each, 1), each + 1)]
-        rule = "18, 34, 50, 101 or 152" if stages == 4 else f"{unit}·n + 2 (four stages: 18, 34, 50, 101 or 152)"
-        fields.add(
-            "depth",
-            f"{stages} stages of {block} blocks have a depth of {rule}, but got {depth}; "
-            f"nearest: {nearest(depth, legal)}",
-        )
+        rule = f"{unit}·n + 2 for {stages} stages of {block} blocks"
+        if not written:
+            legal, rule = [*IMAGENET_BLOCKS, *legal], f"18, 34, 50, 101 or 152, or {rule}"
+        elif stages == 4:
+            rule = "18, 34, 50, 101 or 152 for four stages"
+        fields.add("depth", f"must be {rule}, but got {depth}; nearest: {nearest(depth, legal)}")
     return block, (max(each, 1),) * stages
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyconv_search import __version__
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pyconv_search.search.runner import Outcome
 
 app = typer.Typer(
-    help="Architecture search and ablation sweeps for multi-scale convolutions (PyConv, PSConv).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -36,6 +36,21 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAM
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pyconv-search {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Architecture search and ablation sweeps for multi-scale convolutions (PyConv, PSConv)."""
 
 
 @space_app.command("check")

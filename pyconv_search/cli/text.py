@@ -100,7 +100,7 @@ def description_text(space: Space, d: Description) -> str:
     found = f"{d.networks:,} different networks" if d.exact else f"{d.networks:,} different networks among those drawn"
     lines = [
         space.name,
-        space.about,
+        *([space.about] if space.about else []),
         "",
         f"size         {d.size:,} assignments, exactly, before constraints; figures from {basis}",
     ]
@@ -112,7 +112,14 @@ def description_text(space: Space, d: Description) -> str:
     if d.spreads:
         rows: list[tuple[str, ...]] = [("", "lowest", "median", "highest")]
         rows += [(name, *(amount(name, v) for v in (s.low, s.median, s.high))) for name, s in d.spreads.items()]
-        lines += ["", "costs of the accepted networks, per image", table(rows, (1, 2, 3)), "", "GMACs"]
+        size = "×".join(map(str, space.input))
+        lines += [
+            "",
+            f"costs of the accepted networks, per image of {size} (a study has its data's)",
+            table(rows, (1, 2, 3)),
+            "",
+            "GMACs",
+        ]
         lines += histogram(d.spreads["gmacs"])
     lines += ["", "samples"] if d.samples else []
     lines += [
@@ -166,7 +173,7 @@ def plan_text(study: Study) -> str:
     plan = plan_dict(study)
     lines = [
         study.name,
-        study.about,
+        *([study.about] if study.about else []),
         "",
         f"{plan['trials']} trials: {plan['trials'] // len(study.seeds)} networks ({plan['search']}) × "
         f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.train:,} images "
@@ -188,6 +195,7 @@ def plan_text(study: Study) -> str:
 
 def status_dict(store: Store) -> dict[str, Any]:
     """How a run stands, as plain values."""
+    store = store.current()
     counts = Counter(row.status for row in store.rows)
     ended = {row.trial for row in store.rows}
     last = store.events[-1]["name"] if store.events else "nothing"
@@ -204,7 +212,7 @@ def status_dict(store: Store) -> dict[str, Any]:
 
 def status_text(store: Store) -> str:
     """How a run stands, for people."""
-    s = status_dict(store)
+    s, store = status_dict(store), store.current()
     words = {"start": "running, or ended without a word (killed)", "interrupted": "interrupted", "finished": "finished"}
     lines = [
         f"{s['study']}: {words.get(s['last_event'], s['last_event'])}",

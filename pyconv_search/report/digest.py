@@ -91,7 +91,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """All that the page tells. ``candidates`` stand best first, those with too few seeds last."""
+    """All that the page tells. ``candidates`` stand best first, those with too few seeds last.
+
+    ``left_out`` counts the trials in the journal of networks or seeds that have left the study since.
+    """
 
     store: Store
     accuracy: Measure
@@ -101,6 +104,7 @@ class Digest:
     front: frozenset[str]
     baseline: Candidate | None
     comparisons: tuple[Comparison, ...]
+    left_out: int = 0
 
     @property
     def selected(self) -> Candidate | None:
@@ -132,6 +136,9 @@ class Digest:
 
 def digest(store: Store) -> Digest:
     """The digest of a store, which may hold no row at all."""
+    left_out = len(store.rows)
+    store = store.current()
+    left_out -= len(store.rows)
     objectives = store.study["objectives"]
     accuracy = next((ACCURACY[key] for key in objectives if key in ACCURACY), ACCURACY["top1_error"])
     costs = tuple(COSTS[key] for key in objectives if key in COSTS)
@@ -142,7 +149,7 @@ def digest(store: Store) -> Digest:
     ordered = tuple(sorted(found, key=lambda c: _rank(c, eligible)))
     comparisons = _comparisons(ordered, baseline)
     members = _front([c for c in ordered if c.arch_id in eligible], costs or (COSTS["gmacs"],), objectives)
-    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons)
+    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons, left_out)
 
 
 def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:

@@ -75,7 +75,8 @@ def standing(d: Digest) -> str:
         parts.append(f"{d.remaining:,} remaining")
     over = last == "finished" or (planned is not None and done >= planned)
     late = "" if over else " when the run was interrupted" if last == "interrupted" else " so far"
-    return f"{of}{late}: {', '.join(parts)}."
+    others = f" {count(d.left_out, 'trial')} of earlier versions of the study left out." if d.left_out else ""
+    return f"{of}{late}: {', '.join(parts)}.{others}"
 
 
 def against_baseline(d: Digest) -> str:

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -59,6 +59,12 @@ class Store:
     epochs: tuple[Epoch, ...]
     events: tuple[dict[str, Any], ...]
     superseded: tuple[Row, ...] = ()
+
+    def current(self) -> Store:
+        """Without the rows of networks and seeds that have left the study since; they stay in the journal."""
+        networks, seeds = self.study.get("networks"), self.study["seeds"]
+        rows = tuple(r for r in self.rows if r.seed in seeds and (networks is None or r.arch_id in networks))
+        return replace(self, rows=rows)
 
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of one trial, in their order."""

@@ -34,7 +34,9 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
     found = data.load(study.data.info.name, study.data.root, study.data.validation)
-    values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(candidates(study)))}
+    known = candidates(study)
+    values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
+    values["networks"] = [row.architecture.arch_id for row in known] or None
     study = _located(study, Path(found.found_at))
     values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root}
     try:
@@ -103,17 +105,17 @@ def provenance(study: Study) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in ("torch", "ray", "optuna", "numpy")}
     versions["pyconv-search"] = pyconv_search.__version__
     return {
-        "git": _git(Path(study.document.file).resolve().parent),
+        "git": _git(Path(study.document.file).resolve()),
         "environment": {"python": platform.python_version(), **versions, "platform": platform.platform()},
     }
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
-    """The commit that the study's file stands in, and whether anything around it is uncommitted."""
+def _git(file: Path) -> dict[str, Any] | None:
+    """The commit that the study's file stands in; dirty where the file, or a change around it, is not committed."""
 
     def ask(*words: str) -> str:
         return subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(file.parent), *words],
             capture_output=True,
             text=True,
             timeout=10,
@@ -121,7 +123,8 @@ def _git(folder: Path) -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"sha": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+        changed = bool(ask("status", "--porcelain", "--untracked-files=no"))
+        return {"sha": ask("rev-parse", "HEAD"), "dirty": changed or not ask("ls-files", "--", file.name)}
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -56,7 +56,7 @@ class Outcome:
 
 def run(
     study: Study,
-    folder: Path,
+    folder: Path | str,
     address: str | None = None,
     retry_failed: bool = False,
     console: Console | None = None,
@@ -70,7 +70,7 @@ def run(
         UserError: if the study, the data, the folder or the cluster cannot be used, or the disk is full. What is in the
             journal by then stays; the same command goes on.
     """
-    command = folders.command_line()
+    folder, command = Path(folder), folders.command_line()
     study, values = folders.open_folder(study, folder, command)
     with Journal(folder) as journal:
         folders.write_study(folder, values)
@@ -79,11 +79,16 @@ def run(
         strategy = make_strategy(study, folder, found.rows, found.curve)
         work = Work(study, strategy, journal, found, retry_failed)
         bridge = Bridge(work)
-        if work.more():
+        console = console or Console(stderr=True)
+        if not work.more():
+            console.print(
+                f"nothing left to run: {len(work.ended)} of {values['planned']} trials have ended", highlight=False
+            )
+        else:
             with (
                 connected(address),
                 _signals(bridge),
-                Progress(work, values["planned"], console or Console(stderr=True)),
+                Progress(work, values["planned"], console),
             ):
                 _tune(study, bridge, _scheduler(study, work), trial)
         if bridge.abort:

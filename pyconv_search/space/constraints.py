@@ -42,6 +42,14 @@ class Expression:
     names: frozenset[str]
     _tree: ast.expr = field(repr=False, compare=False)
 
+    @property
+    def is_condition(self) -> bool:
+        """Whether it compares something, so that it is true or false and not, say, a number."""
+        tree = self._tree
+        return isinstance(tree, (ast.Compare, ast.BoolOp)) or (
+            isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not)
+        )
+
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Its value, with every name taken from ``values``.
 

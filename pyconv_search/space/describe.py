@@ -10,7 +10,7 @@ from itertools import islice
 from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Problem, SpecError
+from pyconv_search.fields import Path, Problem, SpecError
 from pyconv_search.space.sampling import Sample, draw, sample
 from pyconv_search.space.space import COSTS, Assignment, Space
 
@@ -101,24 +101,40 @@ def check(space: Space, input: tuple[int, int, int] | None = None, classes: int 
     Raises:
         DocumentError: with every number that does not fit, each once.
     """
-    problems: dict[tuple[object, str], Problem] = {}
-
-    def note(error: SpecError) -> None:
-        for problem in error.problems:
-            problems.setdefault((problem.path, problem.text.partition(" (with ")[0]), problem)
-
+    found: dict[Path, dict[str, Problem]] = {}
+    accepted = 0
     try:
-        chosen = list(space.assignments()) if space.size <= EXACT else _covering(space)
+        exact = space.size <= EXACT
+        chosen = list(space.assignments()) if exact else _covering(space)
     except SpecError as error:
         raise space.document.error(error.problems) from None
     for values in chosen:
         try:
             if not space.violated(values):
-                space.violated(values, cost(space.architecture(values, input, classes)))
+                accepted += not space.violated(values, cost(space.architecture(values, input, classes)))
         except SpecError as error:
-            note(error)
-    if problems:
-        raise space.document.error(list(problems.values()))
+            for problem in error.problems:
+                found.setdefault(problem.path, {}).setdefault(problem.text.partition(" (with ")[0], problem)
+    if exact and not accepted and not found:
+        found[("constraints",)] = {"": _nothing(space, input, classes)}
+    if found:
+        raise space.document.error([_first(list(alike.values())) for alike in found.values()])
+
+
+def _first(alike: list[Problem]) -> Problem:
+    more = f" (and {len(alike) - 1} more mistakes here)" if len(alike) > 1 else ""
+    return Problem(alike[0].path, alike[0].text + more)
+
+
+def _nothing(space: Space, input: tuple[int, int, int] | None, classes: int | None) -> Problem:
+    """What is wrong with a space that holds no network: the network itself, or else its constraints."""
+    try:
+        space.architecture(next(space.assignments()), input, classes)
+    except SpecError as error:
+        return error.problems[0]
+    return Problem(
+        ("constraints",), "no assignment satisfies all of them; see what each lets through with space describe"
+    )
 
 
 def _covering(space: Space) -> list[Assignment]:

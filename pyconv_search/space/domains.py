@@ -62,6 +62,8 @@ def read_domain(fields: Fields) -> Domain | None:
         if kind not in given:
             fields.take(kind, None)
     if len(given) != 1:
+        for key in (*given, "step", "powers_of") if given else ():
+            fields.take(key, None)
         fields.problems.add(
             fields.path,
             f"must have exactly one of the keys {', '.join(READERS)}, but got "

@@ -58,5 +58,6 @@ def sample(
         elif number - last >= PATIENCE:
             raise UserError(
                 f"{space.document.file}: found {len(seen)} of {n} different networks and none in the next {PATIENCE:,} "
-                f"draws; the space holds {space.size:,} assignments before its {len(space.constraints)} constraints"
+                f"draws; the space holds {space.size:,} assignments before its {len(space.constraints)} constraints "
+                f"(costs are of images of {'×'.join(map(str, input or space.input))})"
             )

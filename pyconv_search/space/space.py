@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -242,19 +242,27 @@ def _parameters(fields: Fields) -> tuple[Parameter, ...]:
         own.close()
         when = None
         if condition is not None:
-            when = _expression(condition, [p.name for p in parameters], (*own.path, "when"), own.problems)
+            above = [p.name for p in parameters]
+            when = _expression(condition, above, (*own.path, "when"), own.problems, fields.names())
         if domain is not None:
             parameters.append(Parameter(name, domain, when, about))
     return tuple(parameters)
 
 
-def _expression(source: Any, known: list[str], path: Path, problems: Problems) -> Expression | None:
+def _expression(
+    source: Any, known: list[str], path: Path, problems: Problems, everywhere: Sequence[str] = ()
+) -> Expression | None:
     try:
         expression = parse(source)
     except ExpressionError as error:
         problems.add(path, str(error))
         return None
+    if not expression.is_condition:
+        problems.add(path, f"{source!r} is no condition; for example: gmacs <= 4.2, levels == [1, 1]")
     for name in sorted(expression.names - set(known)):
+        if name in everywhere:
+            problems.add(path, f"{name} stands below; a condition may read the parameters above it, so move {name} up")
+            continue
         above = "; a condition may read the parameters above it" if path[-1] == "when" else ""
         problems.add(
             path,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyconv_search.fields import Fields, integers
+from pyconv_search.fields import Fields, integers, shown
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -80,8 +80,11 @@ def read_recipe(fields: Fields) -> Recipe:
 
 def _schedule(fields: Fields, epochs: int) -> tuple[str, tuple[int, ...], float]:
     """``cosine``, or ``{steps: [30, 60, 80], gamma: 0.1}``."""
-    if not isinstance(fields.take("schedule", "cosine"), Mapping):
-        return fields.text("schedule", "cosine", ("cosine",)), (), 0.1
+    given = fields.take("schedule", "cosine")
+    if not isinstance(given, Mapping):
+        if given != "cosine":
+            fields.add("schedule", f"must be cosine, or {{steps: [30, 60, 80], gamma: 0.1}}, but got {shown(given)}")
+        return "cosine", (), 0.1
     own = fields.section("schedule")
     steps = integers(own.take("steps"), (*own.path, "steps"), own.problems)
     if list(steps) != sorted(set(steps)) or (steps and steps[-1] >= epochs):

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of
+from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, suggestion
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
@@ -164,7 +164,8 @@ def _named(fields: Fields, key: str, default: Any, known: tuple[str, ...]) -> tu
         shape = kind_of(value) if not isinstance(name, str) else repr(name)
         inner.problems.add(
             (*fields.path, key),
-            f"must be one of {', '.join(known)}, alone or with its options as {{{known[0]}: {{…}}}}, but got {shape}",
+            f"must be one of {', '.join(known)}, alone or with its options as {{{known[-1]}: {{…}}}}, but got {shape}"
+            f"{suggestion(str(name), known)}",
         )
         name = known[0]
     return name or known[0], inner
@@ -213,6 +214,10 @@ def _search(fields: Fields, space: Space | None) -> Search:
     trials = options.integer("trials", high=MOST_TRIALS) if kind != "grid" else 0
     seed = options.integer("seed", 0, 0, 2**31 - 1) if kind != "grid" else 0
     startup = options.integer("startup", 10) if kind == "tpe" else 10
+    if space is not None and kind != "grid" and (trials or 0) > space.size:
+        options.add(
+            "trials", f"the space holds {space.size:,} assignments, but got {trials}; nearest: {space.size}, or grid"
+        )
     options.close()
     return Search(kind, (), trials or 0, seed, startup)
 

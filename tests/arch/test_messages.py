@@ -50,12 +50,11 @@ def mistakes(image=(3, 224, 224), **settings):
         ({"stem": {"kernel": 4}}, "stem.kernel: must be odd, but got 4; nearest: 3, 5"),
         (
             {"depth": 51, "stages": [{}] * 3},
-            "depth: 3 stages of basic blocks have a depth of 6·n + 2 (four stages: 18, 34, 50, 101 or 152), but got 51; "
-            "nearest: 50, 56",
+            "depth: must be 6·n + 2 for 3 stages of basic blocks, but got 51; nearest: 50, 56",
         ),
         (
             {"depth": 40, "stages": [{}] * 4},
-            "depth: 4 stages of basic blocks have a depth of 18, 34, 50, 101 or 152, but got 40; nearest: 34, 50",
+            "depth: must be 18, 34, 50, 101 or 152 for four stages, but got 40; nearest: 34, 50",
         ),
         (
             {"blocks": [1, 1, 1, 1]},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import pyconv_search
 from pyconv_search import cli
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,10 @@ def test_help_needs_neither_torch_nor_ray() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     for name in ("space", "cost", "plan", "run", "status", "report", "data"):
         assert f"  {name} " in done.stdout
+
+
+def test_version(command: Callable[..., Said]) -> None:
+    assert command("--version") == (0, f"pyconv-search {pyconv_search.__version__}\n", "")
 
 
 def test_the_module_is_the_command() -> None:

@@ -22,6 +22,7 @@ import ray
 from rich.console import Console
 
 from pyconv_search.errors import UserError
+from pyconv_search.report.page import render
 from pyconv_search.results import store
 from pyconv_search.results.row import Epoch
 from pyconv_search.results.store import Journal
@@ -247,6 +248,10 @@ def test_rows_of_an_earlier_version_of_the_study_do_not_count(toy: Toy, pretend:
     assert (outcome.planned, outcome.ended, outcome.complete) == (2, 2, 2)
     assert "2/2 trials" in said.getvalue()
     assert len(store.read(out).rows) == 7
+    assert {(row.parameters["width"], row.seed) for row in store.read(out).current().rows} == {(8, 0), (32, 0)}
+    page = render(store.read(out))
+    assert "2 of 2 trials finished: 2 complete" in page
+    assert "5 trials of earlier versions of the study left out." in page
 
 
 def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:

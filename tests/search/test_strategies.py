@@ -182,7 +182,7 @@ def test_tpe_with_several_objectives_and_a_stopped_network(toy: Toy, tmp_path: P
 
 def test_an_exhausted_space_is_told(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyconv_search.search.strategies.MOST_DRAWN", 300)
-    study = tpe(toy, 100)
+    study = tpe(toy, 24)
     strategy = make_strategy(study, tmp_path)
     count = 0
     while proposed := strategy.propose():
@@ -191,7 +191,7 @@ def test_an_exhausted_space_is_told(toy: Toy, tmp_path: Path, monkeypatch: pytes
         count += 1
     every = {study.space.fit(v, (1, 28, 28), 10) for v in study.space.assignments()} - {None}
     assert count == len(every) < study.space.size
-    assert f"found {count} of 100 different networks and no further one in 300 draws" in strategy.shortfall
+    assert f"found {count} of 24 different networks and no further one in 300 draws" in strategy.shortfall
     assert "the space holds 24 assignments before its 1 constraints" in strategy.shortfall
 
 

@@ -234,8 +234,8 @@ def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None
         ("[1, 2]", "f.yaml:1:1: must be a mapping of keys to values, but got a list ([1, 2])"),
         ("space: t", "f.yaml:1:1 network: is required, but missing"),
         ("space: 3\nnetwork: {depth: 18}", "f.yaml:1:8 space: must be a text, but got an integer (3)"),
-        ("space: t\nnetwork: {depth: 19}", "f.yaml:2:18 network.depth: 3 stages of basic blocks have a depth of 6·n + 2 (four "
-                                           "stages: 18, 34, 50, 101 or 152), but got 19; nearest: 14, 20"),
+        ("space: t\nnetwork: {depth: 19}", "f.yaml:2:18 network.depth: must be 18, 34, 50, 101 or 152, or 6·n + 2 for "
+                                           "3 stages of basic blocks, but got 19; nearest: 18, 20"),
         ("space: t\nnetwork: {depth: 18, input: [3, 16, 16]}", "f.yaml:2:29 network.input: 16×16 pixels are too few: the "
          "network reduces each side 32 times; at least 32×32, or fewer strides"),
         ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width], "
@@ -295,3 +295,36 @@ def test_hostile_and_mistyped_files_are_refused_quickly(text: str, words: str) -
     assert any(words in line for line in found)
     assert len(found) <= 60
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("space: t\nnetwork: {depth: 18}\nconstraints: [gmacs]", "constraints[0]: 'gmacs' is no condition"),
+        (
+            "space: t\nnetwork: {depth: 18}\nconstraints: [gmacs <= 0.1]",
+            "constraints: no assignment satisfies all of them",
+        ),
+        (
+            "space: t\nparameters: {l: {choice: [[1, 2]]}}\nnetwork: {depth: 50, groups: 3}\nconstraints: [l == 2]",
+            "network.groups: 3 does not divide 64 input channels",
+        ),
+        ("space: t\nparameters: {d: {int: [30, 60]}}\nnetwork: {depth: $d}", "(and 24 more mistakes here)"),
+        (
+            "space: t\nparameters:\n  a: {choice: [1], when: b == 1}\n  b: {choice: [1]}\nnetwork: {depth: 18}",
+            "b stands below; a condition may read the parameters above it, so move b up",
+        ),
+        (
+            "space: t\nnetwork: {depth: 18, pattern: {1, 2}}",
+            "network.pattern: must be a list such as [1, 2, 1, 4], but got a mapping",
+        ),
+        (
+            "space: t\nparameters: {a: {int: [1, 2], choice: [1]}}\nnetwork: {depth: 18}",
+            "must have exactly one of the keys choice, ordered, int, sequence, but got choice, int",
+        ),
+    ],
+)
+def test_what_new_users_write(text: str, words: str) -> None:
+    found = mistakes(text)
+    assert any(words in line for line in found), found
+    assert len(found) == 1

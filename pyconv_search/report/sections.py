@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from dataclasses import dataclass
@@ -237,8 +238,7 @@ def plane(d: Digest) -> str:
 
 
 def data_uri(text: str) -> str:
-    import base64
-
+    """CSV text as a link that needs no file."""
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
 
 

@@ -13,8 +13,8 @@ from ray import tune
 
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row, to_dict
+from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.outcome import blank_row, detail_of, reason_of
-from pyconv_search.search.strategies import MEASURES
 from pyconv_search.training.device import broken
 
 

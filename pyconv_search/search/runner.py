@@ -29,9 +29,10 @@ from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search.actor import Steps, make_actor
 from pyconv_search.search.connection import connected, room
+from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.progress import Progress
-from pyconv_search.search.strategies import MEASURES, make_strategy
+from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.trial import Trial, forget
 from pyconv_search.search.work import Work
 from pyconv_search.study.study import Study

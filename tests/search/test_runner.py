@@ -27,9 +27,10 @@ from pyconv_search.results import store
 from pyconv_search.results.row import Epoch
 from pyconv_search.results.store import Journal
 from pyconv_search.search import runner
+from pyconv_search.search.ledger import STORAGE
 from pyconv_search.search.outcome import blank_row
 from pyconv_search.search.runner import run
-from pyconv_search.search.strategies import STORAGE, make_strategy
+from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.work import Work
 from pyconv_search.study.plan import candidates, trial_spec
 from pyconv_search.study.study import Study, study_to_dict

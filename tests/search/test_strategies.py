@@ -12,17 +12,9 @@ import optuna
 import pytest
 
 from pyconv_search.results.row import Epoch, Row
+from pyconv_search.search.ledger import STORAGE, Ledger, distribution, encode, objective_values
 from pyconv_search.search.outcome import blank_row
-from pyconv_search.search.strategies import (
-    STORAGE,
-    Ledger,
-    Listed,
-    Tpe,
-    distribution,
-    encode,
-    make_strategy,
-    objective_values,
-)
+from pyconv_search.search.strategies import Listed, Tpe, make_strategy
 from pyconv_search.space.sampling import draw
 from pyconv_search.space.space import load_space
 from pyconv_search.study.plan import Candidate, trial_spec

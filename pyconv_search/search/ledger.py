@@ -223,6 +223,7 @@ def _encoded(domain: Domain, value: Any) -> Any:
 
 
 def decode(domain: Domain, value: Any) -> Any:
+    """A value in the terms of :func:`distribution` as a value of the domain."""
     if isinstance(domain.values, range):
         return value
     return domain.values[value] if domain.ordered else json.loads(value)

@@ -11,7 +11,6 @@ from pyconv_search.arch.spec import Conv, Level, divisors
 from pyconv_search.fields import Fields, Path, Problems, integer, kind_of, nearest, shown, suggestion
 
 CONV_KEYS = ("levels", "kernels", "groups", "split", "pattern", "axes")
-LEVEL_KEYS = ("kernel", "width", "groups", "pattern", "axes")
 GROUPS = ("pyramid", "matched")
 SPLITS = ("equal", "top-heavy", "bottom-heavy")
 

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, suggestion
+from pyconv_search.fields import Fields, Problems, SpecError, integer, kind_of, suggestion
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
@@ -318,6 +318,3 @@ def study_to_dict(study: Study) -> dict[str, Any]:
             "space": space.document.text,
         },
     }
-
-
-__all__ = ["Data", "Problem", "Resources", "Scheduler", "Search", "SpecError", "Study", "load_study", "study_to_dict"]

@@ -1,133 +1,156 @@
-"""What a network costs, in closed form: exact integers, folded over the Architecture, without building a model.
+"""What a network costs, in closed form: exact integers, folded over its layers, without building a model.
 
-Conventions. ``params`` counts every trainable number: convolutions without bias, two per batch-normalised channel, the
-linear layer with bias. ``macs`` counts multiply-adds of convolutions and of the linear layer for one image, zero-padded
-positions included, and nothing else (the convention of the PSConv paper, Table 2, and of the PyConv paper, equation 1).
-``activations`` counts the output elements of all convolutions and of the linear layer for one image (Radosavovic et al.
-2020). ``receptive_field`` is the theoretical one of the last feature map, in input pixels along one side; where basic
-blocks have groups narrower than their pattern it is an upper bound, since no channel meets every dilation on its way.
+Everything is for one image. ``params`` counts every trainable number: convolutions, two per batch-normalised channel,
+linear layers. ``macs``, ``thop`` and ``executed`` are the conventions of :mod:`pyconv_search.arch.counting`.
+``activations`` counts the output elements of all convolutions and linear layers (Radosavovic et al. 2020).
+``receptive_field`` is the theoretical one of the last feature map, in input pixels along the width, without attention
+and global pooling; where basic blocks have groups narrower than their pattern it is an upper bound, since no channel
+meets every dilation on its way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from pyconv_search.arch.dilation import dilations_used
-from pyconv_search.arch.spec import (
-    Architecture,
-    Conv,
-    Stage,
-    Use,
-    main_branch,
-    pointwise,
-    shortcut_pools,
-    shortcut_projects,
-)
+from pyconv_search.arch import counting, network
+from pyconv_search.arch.memory import Kept, chain, kept, whole
+from pyconv_search.arch.spec import Architecture
+from pyconv_search.arch.trace import Layer, Shape
+
+COUNTS = ("params", "macs", "thop", "executed", "activations")
+
+
+@dataclass(frozen=True, slots=True)
+class LevelCost:
+    """What one level of a part's pyramids costs, over all its blocks."""
+
+    params: int
+    macs: int
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The cost of one named part; ``size`` is its output (channels, height, width)."""
+    """The cost of one named part. ``size`` is its output, ``reach`` what it adds to the receptive field, in pixels.
+
+    ``levels`` are those of the widest pyramid, bottom first; empty in parts without a convolution of several levels.
+    """
 
     name: str
     params: int
     macs: int
     activations: int
-    size: tuple[int, int, int]
+    size: Shape
+    thop: int
+    executed: int
+    reach: int
+    levels: tuple[LevelCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a network, whole and by part (stem, stage1, …, head)."""
+    """The cost of a network, whole and by part (stem, stage1, …, head), for one image.
+
+    ``inference_peak`` and ``training_peak`` count the numbers that are in memory at once
+    (:mod:`pyconv_search.arch.memory`), ``pool_indices`` the positions that max poolings remember in training.
+    """
 
     params: int
     macs: int
     activations: int
     receptive_field: int
     parts: tuple[Part, ...]
+    thop: int
+    executed: int
+    inference_peak: int
+    training_peak: int
+    pool_indices: int
 
     @property
     def gmacs(self) -> float:
         """Multiply-adds in units of 10⁹."""
         return self.macs / 1e9
 
+    def inference_bytes(self, batch: int = 1, itemsize: int = 4) -> int:
+        """Peak activation memory of ``batch`` images in inference, in bytes of numbers of ``itemsize`` bytes."""
+        return self.inference_peak * batch * itemsize
+
+    def training_bytes(self, batch: int = 1, itemsize: int = 4) -> int:
+        """Peak activation memory of ``batch`` images in training, in bytes of numbers of ``itemsize`` bytes."""
+        return (self.training_peak * itemsize + self.pool_indices * 8) * batch
+
+    def weight_bytes(self, itemsize: int = 4) -> int:
+        """Bytes of the trainable numbers."""
+        return self.params * itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    """A part's cost with ``reach`` in pixels of its own input, its stride, its memory and the elements it puts out."""
+
+    part: Part
+    stride: int
+    memory: Kept
+    size: int
+
 
 def cost(arch: Architecture) -> Cost:
     """The cost of ``arch`` for one image of its input size."""
-    channels, height, width = arch.input
-    stem = arch.stem
-    shape = (stem.width, shrunk(height, stem.stride), shrunk(width, stem.stride))
-    weights = channels * stem.kernel**2 * stem.width
-    positions = shape[1] * shape[2]
-    parts = [Part("stem", weights + 2 * stem.width, weights * positions, stem.width * positions, shape)]
-    field, jump = stem.kernel, stem.stride
-    if stem.pool == "max":
-        field, jump = field + 2 * jump, jump * 2
-        shape = (stem.width, shrunk(shape[1], 2), shrunk(shape[2], 2))
-        parts = [Part("stem", parts[0].params, parts[0].macs, parts[0].activations, shape)]
-    for i, stage in enumerate(arch.stages, 1):
-        (params, macs, activations, shape), distance = _stage(stage, shape)
-        parts.append(Part(f"stage{i}", params, macs, activations, shape))
-        field, jump = field + distance * jump, jump * stage.stride
-    features = shape[0]
-    parts.append(
-        Part("head", (features + 1) * arch.classes, features * arch.classes, arch.classes, (arch.classes, 1, 1))
-    )
+    *body, head = [_fold(part) for part in network.parts(arch)]
+    parts, jump = [], 1
+    for found in body:
+        parts.append(found.part if jump == 1 else replace(found.part, reach=found.part.reach * jump))
+        jump *= found.stride
+    parts.append(head.part)
+    taps = [len(body) if i == len(arch.stages) - 1 else 2 + i for i in network.taps(arch)]
+    sizes = [math.prod(arch.input), *(found.size for found in body)]
+    inference, training, indices = whole([found.memory for found in body], sizes, head.memory, taps)
     return Cost(
         params=sum(part.params for part in parts),
         macs=sum(part.macs for part in parts),
         activations=sum(part.activations for part in parts),
-        receptive_field=field,
+        receptive_field=1 + sum(part.reach for part in parts),
         parts=tuple(parts),
-    )
-
-
-def shrunk(side: int, stride: int) -> int:
-    """The output side of an odd kernel with half-kernel padding."""
-    return (side - 1) // stride + 1
-
-
-def reach(conv: Conv, in_width: int) -> int:
-    """How many pixels a convolution reaches beyond the one it is centred on, both sides together."""
-    return max(
-        (level.kernel - 1) * max(dilations_used(in_width, level.width, level.pattern, level.axes, level.groups))
-        for level in conv.levels
+        thop=sum(part.thop for part in parts),
+        executed=sum(part.executed for part in parts),
+        inference_peak=inference,
+        training_peak=training,
+        pool_indices=indices,
     )
 
 
 @lru_cache(maxsize=65536)
-def _stage(stage: Stage, shape: tuple[int, int, int]) -> tuple[tuple[int, int, int, tuple[int, int, int]], int]:
-    """(params, macs, activations, output shape) of a stage and its reach in pixels of its own input."""
-    in_width, height, width = shape
-    after = (shrunk(height, stage.stride), shrunk(width, stage.stride))
-    first, reach_first = _branch(main_branch(stage, in_width, True), (height, width))
-    if shortcut_projects(stage, in_width):
-        projection, _ = _branch((Use(pointwise(stage.out), in_width, stage.stride),), (height, width))
-        first = _plus(first, projection)
-    if shortcut_pools(stage):
-        reach_first = max(reach_first, 2)
-    rest, reach_rest = _branch(main_branch(stage, in_width, False), after)
-    more = stage.blocks - 1
-    params, macs, activations = _plus(first, tuple(more * n for n in rest))
-    return (params, macs, activations, (stage.out, *after)), reach_first + more * reach_rest * stage.stride
+def _fold(part: network.Part) -> _Folded:
+    totals, levels = [0] * len(COUNTS), Counter[tuple[int, str]]()
+    reach, jump, links, sizes = 0, 1, [], []
+    for unit in part.units:
+        n = len(unit.names)
+        totals = [total + n * own for total, own in zip(totals, _counts(unit.layers), strict=True)]
+        for layer in unit.layers:
+            levels[layer.level, "params"] += n * layer.params
+            levels[layer.level, "macs"] += n * counting.macs(layer)
+        links += [kept(unit.layers, unit.inputs, unit.output)] * n
+        if unit.output is not None:
+            reach += n * (unit.output.field - 1) * jump
+            jump *= unit.output.jump
+            sizes += [unit.output.size] * n
+    memory = chain(links, [part.units[0].inputs[0].size, *sizes])
+    pyramid = tuple(
+        LevelCost(levels[j, "params"], levels[j, "macs"]) for j in range(1, 1 + max(level for level, _ in levels))
+    )
+    cost = Part(part.name, **dict(zip(COUNTS, totals, strict=True)), size=part.shape, reach=reach, levels=pyramid)
+    return _Folded(cost, jump, memory, math.prod(part.shape))
 
 
-def _branch(uses: tuple[Use, ...], size: tuple[int, int]) -> tuple[tuple[int, ...], int]:
-    """(params, macs, activations) of convolutions in a row, each with its batch normalisation, and their reach."""
-    params = macs = activations = distance = 0
-    jump = 1
-    for use in uses:
-        size = (shrunk(size[0], use.stride), shrunk(size[1], use.stride))
-        positions = size[0] * size[1]
-        weights = sum(use.in_width // v.groups * v.kernel**2 * v.width for v in use.conv.levels)
-        params += weights + 2 * use.conv.width
-        macs += weights * positions
-        activations += use.conv.width * positions
-        distance += reach(use.conv, use.in_width) * jump
-        jump *= use.stride
-    return (params, macs, activations), distance
-
-
-def _plus(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
+def _counts(layers: Sequence[Layer]) -> tuple[int, ...]:
+    """What COUNTS names."""
+    return (
+        sum(layer.params for layer in layers),
+        sum(counting.macs(layer) for layer in layers),
+        counting.thop(layers),
+        sum(counting.executed(layer) for layer in layers),
+        sum(layer.output.size for layer in layers if layer.kind in ("conv", "linear")),
+    )

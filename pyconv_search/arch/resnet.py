@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pyconv_search.arch.blocks import BLOCKS
 from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv
-from pyconv_search.arch.spec import BLOCKS, POOLS, SHORTCUTS, Architecture, Stage, Stem
+from pyconv_search.arch.spec import POOLS, SHORTCUTS, Architecture, Stage, Stem
 from pyconv_search.fields import Fields, Problems, integers, nearest
 
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

@@ -85,7 +85,7 @@ def space_sample(
     file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many networks.")] = 1, seed: Seed = 0
 ) -> None:
     """Different random networks that satisfy the constraints, one canonical JSON object a line."""
-    from pyconv_search.arch.spec import to_dict
+    from pyconv_search.arch.canonical import to_dict
     from pyconv_search.space.describe import check
     from pyconv_search.space.sampling import sample
     from pyconv_search.space.space import load_space

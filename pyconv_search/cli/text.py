@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import Cost
-from pyconv_search.arch.spec import Architecture, to_dict
+from pyconv_search.arch.spec import Architecture
 from pyconv_search.results.store import Store
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text

@@ -1,74 +1,126 @@
-"""The residual blocks of He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, figure 5.
-
-Every convolution is followed by batch normalisation; the activation after the last one comes after the addition. The
-stride is that of the spatial convolution (the first of a basic block, the 3×3 or its substitute of a bottleneck).
-"""
+"""The residual blocks as modules; :mod:`pyconv_search.arch.blocks` says what each holds and cites its paper."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyconv_search.arch.spec import Stage, shortcut_pools, shortcut_projects
+from pyconv_search.arch.blocks import (
+    Place,
+    Use,
+    ends,
+    main_branch,
+    pool_window,
+    shortcut_pools,
+    shortcut_projects,
+)
+from pyconv_search.arch.spec import Stage, pointwise
+from pyconv_search.models.attention import SqueezeExcitation
+from pyconv_search.models.dimensions import max_pool, norm
 from pyconv_search.ops.build import build_conv
 
 
-class BasicBlock(nn.Module):
-    """Two spatial convolutions around a shortcut: N×in_width×H×W to N×stage.out×⌈H/stride⌉×⌈W/stride⌉.
+class ResidualBlock(nn.Module):
+    """A main branch around a shortcut: N×in_width×H×W to N×stage.out×⌈H/stride⌉×⌈W/stride⌉, alike with time.
 
-    ``first`` is the block that changes the shape; the others of a stage have stride 1 and take ``stage.out`` channels.
+    ``place`` says where the block stands in its stage: the first one changes the shape, the others have stride 1 and
+    take ``stage.out`` channels. The stride is that of the spatial convolution ("ResNet v1.5").
     """
 
-    def __init__(self, stage: Stage, in_width: int, first: bool) -> None:
+    def __init__(self, stage: Stage, in_width: int, place: Place, dimensions: int = 2) -> None:
         super().__init__()
-        self.conv1 = build_conv(stage.conv, in_width, stage.stride if first else 1)
-        self.norm1 = nn.BatchNorm2d(stage.out)
-        self.conv2 = build_conv(stage.conv, stage.out, 1)
-        self.norm2 = nn.BatchNorm2d(stage.out)
-        self.shortcut = shortcut(stage, in_width) if first else nn.Identity()
+        uses = main_branch(stage, in_width, place.first)
+        self.depth = len(uses)
+        for i, use in enumerate(uses, 1):
+            self.add_module(f"conv{i}", build_conv(use.conv, use.in_width, use.strides(dimensions)))
+            width = self._norm_width(i, use, place)
+            if width:
+                self.add_module(f"norm{i}", norm(dimensions, width))
+        self.se = SqueezeExcitation(stage.out, stage.se, dimensions) if stage.se else None
+        self.shortcut = shortcut(stage, in_width, dimensions) if place.first else nn.Identity()
+        self._activations(stage, place, dimensions)
+
+    def _norm_width(self, i: int, use: Use, place: Place) -> int:
+        """Channels of the normalisation beside the i-th convolution (from 1), 0 for none."""
+        return use.conv.width
+
+    def _activations(self, stage: Stage, place: Place, dimensions: int) -> None:
         self.act = nn.ReLU(inplace=True)
 
+    def _normed(self, i: int, x: Tensor) -> Tensor:
+        return self.get_submodule(f"norm{i}")(x)
+
+    def _convolved(self, i: int, x: Tensor) -> Tensor:
+        return self.get_submodule(f"conv{i}")(x)
+
+    def _attended(self, x: Tensor) -> Tensor:
+        return x if self.se is None else self.se(x)
+
+
+class PostBlock(ResidualBlock):
+    """Normalisation and activation after each convolution, the last activation after the addition."""
+
     def forward(self, x: Tensor) -> Tensor:
-        out = self.act(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
+        out = x
+        for i in range(1, self.depth):
+            out = self.act(self._normed(i, self._convolved(i, out)))
+        out = self._attended(self._normed(self.depth, self._convolved(self.depth, out)))
         return self.act(out + self.shortcut(x))
 
 
-class Bottleneck(nn.Module):
-    """1×1, spatial and 1×1 convolution around a shortcut: N×in_width×H×W to N×stage.out×⌈H/stride⌉×⌈W/stride⌉.
+class PreBlock(ResidualBlock):
+    """Normalisation and activation before each convolution, nothing after the addition."""
 
-    The spatial convolution keeps its number of channels and has the stride ("ResNet v1.5"). ``first`` is the block that
-    changes the shape; the others of a stage have stride 1 and take ``stage.out`` channels.
-    """
+    def _norm_width(self, i: int, use: Use, place: Place) -> int:
+        return use.in_width
 
-    def __init__(self, stage: Stage, in_width: int, first: bool) -> None:
-        super().__init__()
-        inner = stage.conv.width
-        self.conv1 = nn.Conv2d(in_width, inner, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(inner)
-        self.conv2 = build_conv(stage.conv, inner, stage.stride if first else 1)
-        self.norm2 = nn.BatchNorm2d(inner)
-        self.conv3 = nn.Conv2d(inner, stage.out, 1, bias=False)
-        self.norm3 = nn.BatchNorm2d(stage.out)
-        self.shortcut = shortcut(stage, in_width) if first else nn.Identity()
+    def _activations(self, stage: Stage, place: Place, dimensions: int) -> None:
+        for i in range(1, self.depth + 1):
+            self.add_module(f"act{i}", nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for i in range(1, self.depth + 1):
+            out = self._convolved(i, self.get_submodule(f"act{i}")(self._normed(i, out)))
+        return self._attended(out) + self.shortcut(x)
+
+
+class IResBlock(ResidualBlock):
+    """The first, a middle or the last block of a stage of an improved residual network."""
+
+    def _norm_width(self, i: int, use: Use, place: Place) -> int:
+        return use.conv.width if place.first or i < self.depth else 0
+
+    def _activations(self, stage: Stage, place: Place, dimensions: int) -> None:
+        self.place = place
+        if not place.first and not place.second:
+            self.norm0 = norm(dimensions, stage.out)
+        if ends("ires", place):
+            self.norm_out = norm(dimensions, stage.out)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.act(self.norm1(self.conv1(x)))
-        out = self.act(self.norm2(self.conv2(out)))
-        out = self.norm3(self.conv3(out))
-        return self.act(out + self.shortcut(x))
+        out = x
+        if not self.place.first:
+            # The block before ends with an addition alone, and the shortcut needs that sum unrectified.
+            out = nn.functional.relu(x) if self.place.second else self.act(self.norm0(x))
+        for i in range(1, self.depth):
+            out = self.act(self._normed(i, self._convolved(i, out)))
+        out = self._convolved(self.depth, out)
+        out = self._attended(self._normed(self.depth, out) if self.place.first else out) + self.shortcut(x)
+        return self.act(self.norm_out(out)) if ends("ires", self.place) else out
 
 
-def shortcut(stage: Stage, in_width: int) -> nn.Module:
+def shortcut(stage: Stage, in_width: int, dimensions: int) -> nn.Module:
     """The shortcut of the first block of a stage: pooling, projection, both or neither (PyConv, section 4)."""
     parts = nn.Sequential()
+    stride = Use(pointwise(stage.out), in_width, stage.stride, stage.time_stride).strides(dimensions)
     if shortcut_pools(stage):
-        parts.add_module("pool", nn.MaxPool2d(3, stage.stride, 1))
+        parts.add_module("pool", max_pool(dimensions, pool_window(stage.time_stride, dimensions), stride))
+        stride = 1 if dimensions == 2 else (1, 1, 1)
     if shortcut_projects(stage, in_width):
-        stride = 1 if shortcut_pools(stage) else stage.stride
-        parts.add_module("conv", nn.Conv2d(in_width, stage.out, 1, stride, bias=False))
-        parts.add_module("norm", nn.BatchNorm2d(stage.out))
+        parts.add_module("conv", build_conv(pointwise(stage.out), in_width, stride))
+        parts.add_module("norm", norm(dimensions, stage.out))
     return parts if len(parts) else nn.Identity()
 
 
-BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+FORMS: dict[str, type[ResidualBlock]] = {"post": PostBlock, "pre": PreBlock, "ires": IResBlock}

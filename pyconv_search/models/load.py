@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pyconv_search.arch.spec import from_dict
+from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from pyconv_search.arch.canonical import from_dict
 from pyconv_search.arch.cost import cost
-from pyconv_search.arch.spec import from_dict
 from pyconv_search.results.row import Row
 from pyconv_search.training.loop import Diverged
 

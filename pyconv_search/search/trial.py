@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from pyconv_search.arch.spec import from_dict
+from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
 from pyconv_search.results.row import Epoch, Row

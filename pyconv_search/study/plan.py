@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pyconv_search.arch.canonical import to_dict as arch_to_dict
 from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture
-from pyconv_search.arch.spec import to_dict as arch_to_dict
 from pyconv_search.fields import Problems
 from pyconv_search.space.constraints import Expression
 from pyconv_search.space.sampling import sample

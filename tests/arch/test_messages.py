@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pyconv_search.arch.dilation import dilation_matrix
+from pyconv_search.arch.presets import preset
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.arch.spec import Architecture, Conv, Level, Stage, Stem
 from pyconv_search.errors import UserError
@@ -40,7 +43,10 @@ def mistakes(image=(3, 224, 224), **settings):
             "groups: must be an integer or one of pyramid, matched, but got 'pyramids'; did you mean pyramid?",
         ),
         ({"shortcut": "cnv"}, "shortcut: must be one of conv, max+conv, but got 'cnv'; did you mean conv?"),
-        ({"block": "basicc"}, "block: must be one of basic, bottleneck, but got 'basicc'; did you mean basic?"),
+        (
+            {"block": "basicc"},
+            "block: must be one of basic, basic-pointwise, bottleneck, but got 'basicc'; did you mean basic?",
+        ),
         (
             {"levels": 3, "split": [1, 1, 3]},
             "split: cannot split 64 channels 1:1:3 over 3 levels; nearest width: 60, 65",
@@ -109,7 +115,7 @@ def test_values_of_the_wrong_kind_are_told_before_what_follows_from_them():
         Architecture(Stem(3, 6, 1, "avg"), (stage,), 0, (3, 8, 8.5))
     assert str(caught.value).splitlines() == [
         "stem.pool: must be one of max, none, but got 'avg'",
-        "stages[0].block: must be one of basic, bottleneck, but got 'bootleneck'; did you mean bottleneck?",
+        "stages[0].block: must be one of basic, basic-pointwise, bottleneck, but got 'bootleneck'; did you mean bottleneck?",
         "stages[0].blocks: must be an integer of 1 or more, but got 0; nearest: 1",
         "stages[0].conv.levels[0].groups: must be an integer of 1 or more, but got 0; nearest: 1",
         "stages[0].conv.levels[0].pattern[1]: must be an integer of 1 or more, but got 0; nearest: 1",
@@ -137,3 +143,8 @@ def test_values_of_the_wrong_kind_are_told_before_what_follows_from_them():
 def test_dilation_matrix_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         dilation_matrix(*arguments)
+
+
+def test_an_unknown_family_is_told():
+    with pytest.raises(SpecError, match=r"family: must be one of resnet.*, but got 'resnets'; did you mean resnet\?"):
+        dataclasses.replace(preset("resnet18"), family="resnets")

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
+from pyconv_search.arch.canonical import canonical_json, from_dict, to_dict
 from pyconv_search.arch.presets import PRESETS, preset
 from pyconv_search.arch.resnet import resnet
-from pyconv_search.arch.spec import Conv, Level, canonical_json, from_dict, shortest_period, to_dict
+from pyconv_search.arch.spec import Conv, Level, shortest_period
 from pyconv_search.errors import UserError
 
 GOLDEN = {

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyconv_search.arch.cost import cost, reach
+from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture, Conv, Level, Stage, Stem
+from pyconv_search.arch.trace import Trace
 from pyconv_search.errors import UserError
 from pyconv_search.ops import PSConv2d, PyConv2d, build_conv
 from pyconv_search.ops.build import OPERATORS, operator_of
@@ -67,11 +68,13 @@ def test_reach_is_that_of_the_module(name, conv, module):
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.fill_(1.0)
-    side = 2 * reach(conv, 16) + 3
+    t = Trace((16, 9, 9))
+    reach = t.convolution("conv", t.inputs[0], conv).field - 1
+    side = 2 * reach + 3
     x = torch.zeros(1, 16, side, side, dtype=torch.float64, requires_grad=True)
     built(x)[0, :, side // 2, side // 2].sum().backward()
     rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    assert rows.max() - rows.min() == reach(conv, 16)
+    assert rows.max() - rows.min() == reach
 
 
 def test_convolutions_have_no_bias():

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 import pyconv_search
+from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.resnet import resnet
-from pyconv_search.arch.spec import to_dict
 from pyconv_search.errors import UserError
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, Row

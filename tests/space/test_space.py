@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pyconv_search.arch.canonical import canonical_json, from_dict, to_dict
 from pyconv_search.arch.cost import cost
-from pyconv_search.arch.spec import canonical_json, from_dict, to_dict
 from pyconv_search.errors import UserError
 from pyconv_search.fields import Problems
 from pyconv_search.space.describe import check, describe
@@ -103,7 +103,7 @@ def test_samples_are_the_same_in_another_process_and_for_ever(shipped: Path) -> 
     here = [canonical_json(s.architecture) for s in sample(space, n, seed=5)]
     code = (
         "import sys; from pyconv_search.space.space import load_space; from pyconv_search.space.sampling import sample\n"
-        "from pyconv_search.arch.spec import canonical_json\n"
+        "from pyconv_search.arch.canonical import canonical_json\n"
         f"for s in sample(load_space(sys.argv[1]), {n}, seed=5): print(canonical_json(s.architecture))"
     )
     root = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyconv_search.arch.spec import from_dict
+from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.study.plan import candidates, planned_trials, trial_id, trial_spec
 from pyconv_search.study.study import load_study

@@ -1,0 +1,142 @@
+"""Whether the numbers of an architecture fit together, told with the place and the nearest legal value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import Any
+
+from pyconv_search.arch import network
+from pyconv_search.arch.blocks import BLOCKS, fed
+from pyconv_search.arch.dilation import AXES
+from pyconv_search.arch.families import FAMILIES
+from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, Conv, Level, Stage, divisors
+from pyconv_search.arch.trace import each
+from pyconv_search.fields import Path, Problems, integer, nearest, suggestion
+
+# What the texts in a specification may be.
+_WORDS: dict[str, Collection[str]] = {
+    "axes": AXES,
+    "block": BLOCKS,
+    "family": FAMILIES,
+    "form": FORMS,
+    "pool": POOLS,
+    "shortcut": SHORTCUTS,
+}
+
+
+def check(arch: Architecture) -> None:
+    """Raise SpecError with every mistake of ``arch``."""
+    problems = Problems()
+    _check_values(arch, (), problems)
+    problems.check()
+    _check_shape(arch, problems)
+    for i, (stage, in_width) in enumerate(arch.walk()):
+        _check_stage(arch, stage, in_width, ("stages", i), problems)
+    problems.check()
+    if arch.head is not None:
+        features = [part.shape for part in network.parts(replace(arch, head=None)) if part.name.startswith("stage")]
+        arch.head.check(features, ("head",), problems)
+        problems.check()
+
+
+def settled(arch: Architecture) -> tuple[Stage, ...]:
+    """The stages with ``axes`` dropped from depthwise levels, where it has no meaning."""
+    return tuple(_settled(stage, in_width) for stage, in_width in arch.walk())
+
+
+def _settled(stage: Stage, in_width: int) -> Stage:
+    inputs = fed(stage, in_width)
+    levels = tuple(
+        replace(level, axes="both") if inputs == {level.groups} and level.groups > 1 else level
+        for level in stage.conv.levels
+    )
+    return stage if levels == stage.conv.levels else replace(stage, conv=Conv(levels))
+
+
+def _check_values(value: Any, path: Path, problems: Problems) -> None:
+    """Every number is an integer of 1 or more and every text a known word: a specification may come from a file."""
+    if isinstance(value, tuple):
+        if not value:
+            problems.add(path, "must not be empty")
+        for i, item in enumerate(value):
+            _check_values(item, (*path, i), problems)
+    elif hasattr(value, "__dataclass_fields__"):
+        for f in fields(value):
+            own = getattr(value, f.name)
+            if f.type != "bool" or not isinstance(own, bool):
+                _check_values(own, (*path, f.name), problems)
+    elif isinstance(value, str):
+        known = _WORDS.get(str(path[-1]))
+        if known is not None and value not in known:
+            problems.add(path, f"must be one of {', '.join(known)}, but got {value!r}{suggestion(value, known)}")
+    elif value is not None:
+        integer(value, path, problems)
+
+
+def _check_shape(arch: Architecture, problems: Problems) -> None:
+    if arch.dimensions not in (2, 3):
+        size = "×".join(map(str, arch.input))
+        problems.add(("input",), f"must be channels×height×width or channels×time×height×width, but got {size}")
+        problems.check()
+    check_kernel(arch.stem.kernel, arch.dimensions, ("stem", "kernel"), problems)
+    height, width = arch.input[-2:]
+    if min(height, width) < arch.stride:
+        problems.add(
+            ("input",),
+            f"{height}×{width} pixels are too few: the network reduces each side {arch.stride} times; "
+            f"at least {arch.stride}×{arch.stride}, or fewer strides",
+        )
+    steps = math.prod(stage.time_stride for stage in arch.stages) * arch.stem.time_stride
+    if arch.dimensions == 2 and steps > 1:
+        problems.add(("input",), "images have no time, so every time_stride must be 1; nearest: 1")
+    elif arch.dimensions == 3 and arch.input[1] < steps:
+        problems.add(("input",), f"{arch.input[1]} frames are too few: the network reduces them {steps} times")
+
+
+def check_kernel(kernel: int | tuple[int, ...], dimensions: int, path: Path, problems: Problems) -> None:
+    """Kernels are odd, and have as many sides as the input."""
+    if isinstance(kernel, tuple) and len(kernel) != dimensions:
+        wanted = "one number" if dimensions == 2 else "one number or (time, height, width)"
+        problems.add(path, f"must be {wanted} for an input of {dimensions} dimensions, but got {kernel}")
+    for side in sorted(set(each(kernel, 1))):
+        if side % 2 == 0:
+            problems.add(path, f"must be odd, but got {side}; nearest: {side - 1}, {side + 1}")
+
+
+def _check_stage(arch: Architecture, stage: Stage, in_width: int, path: Path, problems: Problems) -> None:
+    if not BLOCKS[stage.block].widens and stage.conv.width != stage.out:
+        problems.add(
+            (*path, "out"),
+            f"a {stage.block} block puts out the {stage.conv.width} channels of its convolution, "
+            f"but got {stage.out}; nearest: {stage.conv.width}",
+        )
+    if arch.form == "ires" and stage.blocks < 2:
+        problems.add((*path, "blocks"), f"form ires needs a first and a last block, but got {stage.blocks}; nearest: 2")
+    if stage.se and stage.out % stage.se.reduction:
+        hint = nearest(stage.se.reduction, divisors(stage.out))
+        problems.add((*path, "se"), f"{stage.se.reduction} does not divide {stage.out} channels; nearest: {hint}")
+    if stage.non_local and stage.out % 2:
+        problems.add((*path, "non_local"), f"halves the channels, but got {stage.out}; nearest: {stage.out + 1}")
+    check_conv(stage.conv, fed(stage, in_width), arch.dimensions, path, problems)
+
+
+def check_conv(conv: Conv, inputs: set[int], dimensions: int, path: Path, problems: Problems) -> None:
+    """Every level fits the numbers of channels that reach it."""
+    for j, level in enumerate(conv.levels):
+        _check_level(level, inputs, dimensions, (*path, "levels", j), problems)
+
+
+def _check_level(level: Level, inputs: set[int], dimensions: int, path: Path, problems: Problems) -> None:
+    check_kernel(level.kernel, dimensions, (*path, "kernel"), problems)
+    if dimensions == 3 and level.pattern != (1,):
+        problems.add((*path, "pattern"), f"is for images; for video it must be [1], but got {list(level.pattern)}")
+    legal = divisors(math.gcd(level.width, *inputs))
+    for count, what in [
+        *((n, "input channels") for n in sorted(inputs)),
+        (level.width, "output channels of the level"),
+    ]:
+        if count % level.groups:
+            hint = nearest(level.groups, legal)
+            problems.add((*path, "groups"), f"{level.groups} does not divide {count} {what}; nearest: {hint}")

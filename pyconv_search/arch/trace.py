@@ -1,0 +1,215 @@
+"""The layers of a network in the order in which they are called, without torch: what every cost is a fold over.
+
+A family or a head is written as a function on :class:`Trace`, call by call, as the ``forward`` of its module is. Shapes
+are those of one image: (channels, height, width), or (channels, time, height, width) for video.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pyconv_search.arch.dilation import dilations_used
+from pyconv_search.arch.spec import Conv, Level
+
+Shape = tuple[int, ...]
+Size = int | tuple[int, ...]
+
+
+class Tensor(NamedTuple):
+    """What a layer reads or puts out: ``storage`` numbers its memory, which views and in-place layers share.
+
+    ``field`` is its receptive field and ``jump`` the distance of two of its pixels, along the width, both in pixels of
+    the tensor that the trace began with.
+    """
+
+    storage: int
+    shape: Shape
+    field: int = 1
+    jump: int = 1
+
+    @property
+    def size(self) -> int:
+        """Elements of one image."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One call of one leaf module, or of a function (``name`` empty).
+
+    ``kernel`` is as the module is given it, so a square pooling window has one number; ``level`` counts the levels of
+    a pyramid from 1 and is 0 elsewhere. ``fan_in`` counts the inputs of one output number: those that a
+    convolution or a linear layer multiplies, or the length of the inner products of a matrix product.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    kernel: tuple[int, ...] = ()
+    fan_in: int = 0
+    bias: bool = False
+    level: int = 0
+
+    @property
+    def params(self) -> int:
+        """Trainable numbers."""
+        if self.kind in ("conv", "linear"):
+            return self.output.shape[0] * (self.fan_in + self.bias)
+        return 2 * self.output.shape[0] if self.kind == "norm" else 0
+
+
+class Trace:
+    """Records the calls on tensors of ``shapes``; every method returns what its layer puts out."""
+
+    def __init__(self, *shapes: Shape) -> None:
+        self.inputs = tuple(Tensor(i, shape) for i, shape in enumerate(shapes))
+        self.layers: list[Layer] = []
+        self._prefix = ""
+        self._storages = itertools.count(len(shapes))
+
+    def within(self, name: str) -> Trace:
+        """The same record, with names that begin with ``name``."""
+        inner = copy.copy(self)
+        inner._prefix = f"{self._prefix}{name}."
+        return inner
+
+    def _new(self, shape: Shape, field: int, jump: int) -> Tensor:
+        return Tensor(next(self._storages), shape, field, jump)
+
+    def _add(self, kind: str, name: str, inputs: Sequence[Tensor], output: Tensor, **details: object) -> Tensor:
+        full = self._prefix + name if name else ""
+        self.layers.append(Layer(kind, full, tuple(inputs), output, **details))  # type: ignore[arg-type]
+        return output
+
+    def _same(self, kind: str, name: str, inputs: Sequence[Tensor], in_place: bool = False) -> Tensor:
+        """A layer that puts out a tensor of its first input's shape."""
+        x = inputs[0]
+        output = x if in_place else self._new(x.shape, max(y.field for y in inputs), x.jump)
+        return self._add(kind, name, inputs, output)
+
+    def conv(
+        self,
+        name: str,
+        x: Tensor,
+        width: int,
+        kernel: Size,
+        stride: Size = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        dilation: int = 1,
+        padded: bool = True,
+        level: int = 0,
+    ) -> Tensor:
+        """A convolution, zero-padded by half its kernel or, if not ``padded``, not at all."""
+        kernels, strides = each(kernel, len(x.shape) - 1), each(stride, len(x.shape) - 1)
+        sides = tuple(window(n, k, s, dilation, padded) for n, k, s in zip(x.shape[1:], kernels, strides, strict=True))
+        field = x.field + (kernels[-1] - 1) * dilation * x.jump
+        output = self._new((width, *sides), field, x.jump * strides[-1])
+        fan_in = x.shape[0] // groups * math.prod(kernels)
+        return self._add("conv", name, (x,), output, kernel=kernels, fan_in=fan_in, bias=bias, level=level)
+
+    def convolution(self, name: str, x: Tensor, conv: Conv, stride: Size = 1, padded: bool = True) -> Tensor:
+        """The convolution of a specification: one layer a level, concatenated where there are several."""
+        one = len(conv.levels) == 1
+        return self.cat(
+            [
+                self.conv(
+                    name if one else f"{name}.levels.{j}",
+                    x,
+                    level.width,
+                    level.kernel,
+                    stride,
+                    groups=level.groups,
+                    dilation=_farthest(level, x.shape[0]),
+                    padded=padded,
+                    level=0 if one else j + 1,
+                )
+                for j, level in enumerate(conv.levels)
+            ]
+        )
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """Batch normalisation."""
+        return self._same("norm", name, (x,))
+
+    def relu(self, name: str, x: Tensor, in_place: bool = True) -> Tensor:
+        """A rectifier."""
+        return self._same("relu", name, (x,), in_place)
+
+    def pool(self, name: str, x: Tensor, kind: str, kernel: Size, stride: Size, padded: bool = True) -> Tensor:
+        """A pooling of ``kind`` ``max-pool`` or ``avg-pool``."""
+        kernels, strides = each(kernel, len(x.shape) - 1), each(stride, len(x.shape) - 1)
+        sides = tuple(window(n, k, s, 1, padded) for n, k, s in zip(x.shape[1:], kernels, strides, strict=True))
+        output = self._new((x.shape[0], *sides), x.field + (kernels[-1] - 1) * x.jump, x.jump * strides[-1])
+        return self._add(kind, name, (x,), output, kernel=(kernel,) if isinstance(kernel, int) else kernel)
+
+    def adaptive_pool(self, name: str, x: Tensor, bins: int = 1) -> Tensor:
+        """Average pooling to ``bins`` along every side; its field is not counted."""
+        output = self._new((x.shape[0], *[bins] * (len(x.shape) - 1)), x.field, x.jump)
+        return self._add("adaptive-pool", name, (x,), output, kernel=tuple(n // bins for n in x.shape[1:]))
+
+    def linear(self, name: str, x: Tensor, width: int, bias: bool = True) -> Tensor:
+        """A linear layer over the channels of a tensor of one position."""
+        output = self._new((width,), x.field, x.jump)
+        return self._add("linear", name, (x,), output, fan_in=x.shape[0], bias=bias)
+
+    def sigmoid(self, name: str, x: Tensor) -> Tensor:
+        return self._same("sigmoid", name, (x,))
+
+    def softmax(self, x: Tensor) -> Tensor:
+        return self._same("softmax", "", (x,))
+
+    def dropout(self, name: str, x: Tensor) -> Tensor:
+        """Zeroes whole channels while training, nothing otherwise."""
+        return self._same("dropout", name, (x,), in_place=True)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._same("add", "", (x, y))
+
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x`` with each channel scaled by ``y``."""
+        return self._same("mul", "", (x, y))
+
+    def matmul(self, x: Tensor, y: Tensor, shape: Shape, inner: int) -> Tensor:
+        """A matrix product of inner products of length ``inner``."""
+        return self._add("matmul", "", (x, y), self._new(shape, x.field, x.jump), fan_in=inner)
+
+    def view(self, x: Tensor, shape: Shape) -> Tensor:
+        """The same numbers in another shape."""
+        return x._replace(shape=shape)
+
+    def cat(self, parts: Sequence[Tensor]) -> Tensor:
+        """Along the channels."""
+        if len(parts) == 1:
+            return parts[0]
+        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        return self._add("cat", "", parts, self._new(shape, max(part.field for part in parts), parts[0].jump))
+
+    def resize(self, x: Tensor, sides: Shape) -> Tensor:
+        """Interpolation to the height and width ``sides``; nothing is done where they are so already."""
+        if x.shape[1:] == sides:
+            return x
+        return self._add("resize", "", (x,), self._new((x.shape[0], *sides), x.field, x.jump))
+
+
+def each(size: Size, dimensions: int) -> tuple[int, ...]:
+    """``size`` along every dimension."""
+    return (size,) * dimensions if isinstance(size, int) else size
+
+
+def window(side: int, kernel: int, stride: int, dilation: int = 1, padded: bool = True) -> int:
+    """The output side of a sliding window, padded by half its extent or not at all."""
+    extent = dilation * (kernel - 1)
+    return (side + (extent // 2 * 2 if padded else 0) - extent - 1) // stride + 1
+
+
+def _farthest(level: Level, in_width: int) -> int:
+    """The largest dilation of a level in its place."""
+    return max(dilations_used(in_width, level.width, level.pattern, level.axes, level.groups))

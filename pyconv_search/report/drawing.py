@@ -87,6 +87,7 @@ def draw(arch: Architecture, name: str = "") -> str:
     height = MARGIN + HEAD + row.height + below.height + MARGIN
     title = clipped(printable(name), 80) or "Network"
     attributes = {**ROOT, "viewBox": f"0 0 {number(width)} {number(height)}", "font-size": number(SIZE), "fill": INK}
+    attributes |= {"width": number(width), "height": number(height)}
     del attributes["xmlns:xlink"]
     opening = " ".join(f"{key}={quoteattr(value)}" for key, value in attributes.items())
     parts = [

@@ -30,7 +30,7 @@ MOST_TOLD = 16
 SIDE, CELL = 136.0, 16.0
 FOOTPRINT = 52.0
 CAPTION = 9.5
-LEGEND_GAP, LEFT, TOP, BESIDE, DOTS = 22.0, 18.0, 36.0, 132.0, 20.0
+LEGEND, LEGEND_GAP, LEFT, TOP, BESIDE, DOTS = 420.0, 22.0, 18.0, 36.0, 132.0, 20.0
 VARIES = {
     "both": "shifted by one from each filter to the next",
     "input": "along the input channels alone",
@@ -41,7 +41,7 @@ VARIES = {
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """The corner of a dilation matrix that is drawn: two periods, or for grouped convolutions one in each of two groups.
+    """The corner of a dilation matrix that is drawn: two periods, or one in each of two groups.
 
     ``matrix`` is laid out as by :func:`pyconv_search.arch.dilation.dilation_matrix` for ``groups`` groups. Equal
     lattices are drawn once.
@@ -128,14 +128,17 @@ def rates(arch: Architecture) -> list[int]:
 def legend(kernel: tuple[int, int], found: list[int]) -> Piece:
     """The colour of each rate, and below it where a kernel of (height, width) taps its input at that rate."""
     cell = min(6.0, FOOTPRINT / ((max(kernel) - 1) * found[-1] + 1))
-    parts, x = [], 0.0
+    tall = 22 + ((kernel[0] - 1) * found[-1] + 1) * cell
+    parts, x, y, wide = [], 0.0, 0.0, 0.0
     for rate in found:
-        drawn = _footprint(kernel, rate, cell)
         chip = rect(0, 0, 12, 12, dilation_colour(rate), INK) + text(17, 10, f"d = {rate}")
-        parts += [at(Piece(chip, 0, 0), x, 0), at(drawn, x, 22)]
-        x += max(drawn.width, 17 + text_width(f"d = {rate}")) + LEGEND_GAP
-    tall = max((side - 1) * found[-1] + 1 for side in kernel) * cell
-    return Piece("".join(parts), x - LEGEND_GAP, 22 + tall)
+        taps = _footprint(kernel, rate, cell)
+        width = max(taps.width, 17 + text_width(f"d = {rate}"))
+        if x + width > LEGEND:
+            x, y = 0.0, y + tall + 16
+        parts.append(at(Piece(chip + at(taps, 0, 22), width, tall), x, y))
+        x, wide = x + width + LEGEND_GAP, max(wide, x + width)
+    return Piece("".join(parts), wide, y + tall)
 
 
 def _footprint(kernel: tuple[int, int], rate: int, cell: float) -> Piece:
@@ -175,7 +178,8 @@ def drawn(lattice: Lattice, letter: str, seen: list[Place]) -> Piece:
 def _cells(lattice: Lattice, cell: float) -> str:
     """The groups along the diagonal, in each a coloured and, where there is room, numbered cell for every kernel."""
     fan_in, fan_out = lattice.inputs, lattice.outputs
-    cells, digits = [], {}
+    cells: list[str] = []
+    digits: dict[str, list[str]] = {}
     for c, row in enumerate(lattice.matrix):
         for k, rate in enumerate(row):
             x, y = (c // fan_out * fan_in + k) * cell, c * cell
@@ -222,13 +226,13 @@ def _more_outputs(lattice: Lattice, seen: list[Place]) -> bool:
 
 def _caption(lattice: Lattice, seen: list[Place]) -> list[str]:
     found = [VARIES["groups" if lattice.depthwise else lattice.axes]]
-    corner = f"first {lattice.outputs} × {lattice.inputs} channels"
+    corner = f"{lattice.outputs} × {lattice.inputs} channels"
     cut = _more_inputs(lattice, seen) or _more_outputs(lattice, seen)
     if lattice.groups > 1:
         more = any(place.level.groups > lattice.groups for place in seen)
         found.append(f"first {lattice.groups} groups" if more else count(lattice.groups, "group"))
     if cut:
-        found.append(f"{corner} of each" if lattice.groups > 1 else corner)
+        found.append(f"{corner} of each" if lattice.groups > 1 else f"first {corner}")
     kernels: dict[str, list[int]] = {}
     for place in seen:
         kernels.setdefault(kernel_text(place.level.kernel), []).append(place.stage)

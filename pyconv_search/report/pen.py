@@ -15,7 +15,7 @@ from pyconv_search.report.svg import printable
 
 INK, QUIET, LINE, WASH, PAPER, ACCENT = "#16181d", "#5a6270", "#c3cad4", "#f4f6f8", "#ffffff", "#005a94"
 SIZE = 11.0
-# The colours of dilation rates 1, 2, 4, 8, 16; others lie between. They go from light to dark, from yellow over green to
+# The colours of dilation rates 1, 2, 4, 8, 16; others lie between. They go from light to dark, yellow over green to
 # blue, so that the order survives grey print and every colour vision.
 RAMP = ("#e8f3a8", "#86cfae", "#2f95bd", "#27489d", "#0a1647")
 # Widths of characters in em, of a wide sans serif: a drawing cannot know which one its reader has.

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from pyconv_search.report import figures, sections
 from pyconv_search.report.digest import Digest, digest
+from pyconv_search.report.networks import networks
 from pyconv_search.report.words import clipped, count, parameters, short
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import Store, read
@@ -68,6 +69,8 @@ def _context(d: Digest) -> dict[str, Any]:
         "policy": _policy(style, script),
         "tradeoff": Markup(figures.tradeoff(d)) if figures.points(d) else None,
         "learning": Markup(figures.learning(d)) if figures.curves(d) else None,
+        "drawings": networks(d),
+        "markup": Markup,
         "csv": sections.data_uri(table) if d.store.rows else None,
         "sections": sections,
         "clipped": clipped,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyconv_search.report.digest import Candidate, Comparison, Digest
+from pyconv_search.report.networks import MOST_DRAWN, Network
 from pyconv_search.report.stats import Summary, seeds_needed
 from pyconv_search.report.words import (
     NONE,
@@ -29,12 +31,13 @@ from pyconv_search.results.tables import compact, parameter_names, tables
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A table's cell: the text, the number to sort by (None: sort by the text), and what hovering tells."""
+    """A table's cell: the text, the number to sort by (None: sort by the text), what hovering tells, where it leads."""
 
     text: str
     value: float | int | None = None
     title: str = ""
     numeric: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,9 @@ def difference(d: Digest, comparison: Comparison) -> str:
     return f"{start}, {p_value(comparison.p)}{holm}: not resolved at n = {found.n}{hint}"
 
 
-def architectures(d: Digest) -> Table:
-    """One line an architecture, the selected first."""
+def architectures(d: Digest, drawings: Sequence[Network] = ()) -> Table:
+    """One line an architecture, the selected first; its name leads to its drawing, where there is one."""
+    anchors = {network.candidate.arch_id: network.anchor for network in drawings}
     names = parameter_names(d.store)
     unit = d.accuracy.unit
     head: tuple[str, ...] = (
@@ -121,7 +125,7 @@ def architectures(d: Digest) -> Table:
         "Seeds",
     )
     head += ("GMACs", "Params (M)", "Activations (M)", "Receptive field (px)", *names, "Mark", "Id")
-    lines = tuple(_architecture(d, c, names) for c in d.candidates)
+    lines = tuple(_architecture(d, c, names, anchors.get(c.arch_id, "")) for c in d.candidates)
     return Table("architectures", "One line an architecture: mean ± 95 % t interval over seeds", head, lines)
 
 
@@ -220,6 +224,23 @@ def front_members(d: Digest) -> list[dict[str, str]]:
     return found
 
 
+def drawn(d: Digest, drawings: Sequence[Network]) -> str:
+    """Which networks are drawn, in one sentence."""
+    if not drawings:
+        return "None is drawn: the folder of the run does not hold the space that makes these networks."
+    if len(drawings) == len(d.candidates):
+        return "Every architecture of the table is drawn."
+    most = f"Drawn are {len(drawings):,} of {count(len(d.candidates), 'architecture')}"
+    return f"{most}, {MOST_DRAWN} at most: the selected one, the baseline, the front, then the best of the table."
+
+
+def network_summary(d: Digest, network: Network) -> str:
+    """What stands beside a drawing's name: its role, its error and its costs."""
+    c = network.candidate
+    error = [f"validation {d.accuracy.title} {value(d, c.summary)}"] if c.summary else []
+    return ", ".join([*([network.role] if network.role else []), *error, costs(d, c)])
+
+
 def costs(d: Digest, c: Candidate) -> str:
     """``3.88 GMACs per image and 24.9 M parameters``, and the study's other costs."""
     parts = [f"{short(c.first.macs / 1e9)} GMACs per image", f"{short(c.first.params / 1e6)} M parameters"]
@@ -242,7 +263,7 @@ def data_uri(text: str) -> str:
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
 
 
-def _architecture(d: Digest, c: Candidate, names: list[str]) -> Line:
+def _architecture(d: Digest, c: Candidate, names: list[str], anchor: str) -> Line:
     short_of_seeds = c.arch_id not in d.eligible
     mark = "selected" if c is d.selected else "front" if c.arch_id in d.front else "short" if short_of_seeds else ""
     words = {"selected": "selected", "front": "front", "short": "fewer seeds", "": ""}[mark]
@@ -252,7 +273,7 @@ def _architecture(d: Digest, c: Candidate, names: list[str]) -> Line:
         words = ", ".join(w for w in (words, "baseline") if w)
     first = c.first
     cells = [
-        Cell(c.name, title=parameters(first.parameters)),
+        Cell(c.name, title=parameters(first.parameters), link=anchor),
         _mean(d, c.summary),
         _mean(d, c.test_summary),
         Cell(f"{len(c.values)} of {len({r.seed for r in c.rows})}", len(c.values), "complete of started", True),

@@ -31,6 +31,12 @@ addEventListener("load", () => {
   head.querySelector("button").click();
 });
 """
+FOLLOW = """
+addEventListener("load", () => {
+  const links = document.querySelectorAll("#architectures a");
+  links[links.length - 1].click();
+});
+"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path")
 
@@ -74,17 +80,17 @@ class Column(HTMLParser):
             self.found.append(data.strip())
 
 
-def sorting(html: str) -> str:
-    """The page with a script that clicks twice on GMACs; the policy is told of it, as of the page's own."""
-    digest = base64.b64encode(hashlib.sha256(CLICK.encode()).digest()).decode()
+def scripted(html: str, script: str) -> str:
+    """The page with one more script, which the policy is told of, as of the page's own."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     html = html.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
-    return html.replace("</body>", f"<script>{CLICK}</script></body>")
+    return html.replace("</body>", f"<script>{script}</script></body>")
 
 
 def test_the_page_runs_without_a_complaint_and_sorts(tmp_path):
     folder = load_examples().whole(tmp_path / "run")
     path = write_report(folder)
-    path.write_text(sorting(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(scripted(path.read_text(encoding="utf-8"), CLICK), encoding="utf-8")
     html, console = opened(path, tmp_path / "profile")
     assert console == []
     assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><button type="button">GMACs</button>', html)
@@ -106,3 +112,13 @@ def test_many_rows_are_shown_a_page_at_a_time(tmp_path):
     assert console == []
     assert len(Column(html, "architectures", 11).found[1:]) == 100
     assert "1–100 of 300 rows" in html
+
+
+def test_a_row_opens_its_drawing(tmp_path):
+    path = write_report(load_examples().drawn(tmp_path / "run", [8, 16, 24]))
+    closed, _ = opened(path, tmp_path / "profile")
+    assert re.findall(r'<details class="network"( open="")?>', closed) == [' open=""', "", ""]
+    path.write_text(scripted(path.read_text(encoding="utf-8"), FOLLOW), encoding="utf-8")
+    html, console = opened(path, tmp_path / "profile")
+    assert console == []
+    assert re.findall(r'<details class="network"( open="")?>', html).count(' open=""') == 2

@@ -9,8 +9,16 @@ from typing import Any
 
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.store import Journal
+from pyconv_search.space.document import parse
+from pyconv_search.space.space import space_of
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{7*7}}$\\frac$"
+SPACE = """
+space: small
+parameters: {width: {int: [8, 160], step: 8}}
+network: {blocks: [1, 1], stages: [{}, {}], block: bottleneck, width: $width, levels: [2, 1],
+          stem: {kernel: 3, width: 8, stride: 1, pool: none}}
+"""
 LEVELS = ([1, 1, 1, 1], [2, 2, 2, 1], [3, 3, 2, 1], [4, 3, 2, 1], [5, 4, 3, 2])
 
 
@@ -142,6 +150,16 @@ def whole(folder: Path) -> Path:
     rows[4] = failed(1, 1)
     rows[8] = stopped(2, 2)
     return write(folder, rows, events=("start", "finished"))
+
+
+def drawn(folder: Path, widths: list[int], **changes: Any) -> Path:
+    """A run of networks that its own space makes, so that they can be drawn; one seed each."""
+    space = space_of(parse(SPACE))
+    rows = []
+    for i, width in enumerate(widths):
+        arch_id = space.architecture({"width": width}, (3, 16, 16), 10).arch_id
+        rows.append(row(i, 0, arch_id=arch_id, parameters={"width": width}, name=f"width {width}"))
+    return write(folder, rows, **({"source": {"space": SPACE}, "input": [3, 16, 16], "seeds": [0]} | changes))
 
 
 def large(folder: Path, architectures: int = 2000, seeds: int = 1) -> Path:

@@ -157,6 +157,37 @@ def test_hostile_labels_are_inert(examples, tmp_path):
     assert h in "".join(found.words)
 
 
+def test_each_network_is_drawn_once_and_its_row_leads_to_it(examples, tmp_path):
+    found = page(examples.drawn(tmp_path / "run", [8, 16, 24]))
+    assert "Every architecture of the table is drawn." in found.text
+    anchors = [a["id"] for tag, a in found.elements if a.get("class") == "drawing"]
+    links = [a["href"] for tag, a in found.elements if tag == "a" and a["href"].startswith("#network-")]
+    assert len(set(anchors)) == 3
+    assert sorted(links) == sorted(f"#{anchor}" for anchor in anchors)
+    opened = [a for tag, a in found.elements if a.get("class") == "network"]
+    assert ["open" in a for a in opened] == [True, False, False]
+    for width in (8, 16, 24):
+        assert f"5×5, {width // 2}, G=4" in found.text
+
+
+def test_of_many_networks_the_page_draws_some_and_says_which(examples, tmp_path):
+    folder = examples.drawn(tmp_path / "run", [8 * n for n in range(1, 21)])
+    html, d = render(read(folder)), digest(read(folder))
+    assert html.count('class="drawing"') == 12
+    assert "Drawn are 12 of 20 architectures, 12 at most: the selected one, the baseline, the front" in html
+    for c in (d.selected, d.baseline, *(c for c in d.candidates if c.arch_id in d.front)):
+        assert f'id="network-{c.arch_id[:16]}"' in html
+    assert len(html) < 1_000_000
+
+
+def test_a_network_that_the_space_does_not_make_is_not_drawn(examples, tmp_path):
+    other = examples.drawn(tmp_path / "a", [8, 16], source={"space": examples.SPACE.replace("kernel: 3", "kernel: 5")})
+    assert 'class="drawing"' not in render(read(other))
+    for i, source in enumerate(({}, {"space": "space: ["}, {"space": 7})):
+        text = page(examples.drawn(tmp_path / f"b{i}", [8], source=source)).text
+        assert "None is drawn: the folder of the run does not hold the space that makes these networks." in text
+
+
 def test_a_run_that_is_going_on(examples, tmp_path):
     found = page(examples.write(tmp_path / "run", [examples.row(0, 0), examples.row(1, 0)]))
     assert "2 of 15 trials finished so far: 2 complete, 0 stopped, 0 failed, 13 remaining." in found.text

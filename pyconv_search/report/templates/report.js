@@ -1,6 +1,6 @@
 
 "use strict";
-// Sorting, filtering and paging of the tables. Without this script every row of every table is simply there.
+// Sorting, filtering and paging of the tables, opening of drawings. Without this script everything is simply there.
 (() => {
   const PAGE = 100;
   const make = (name, text, parent) => {
@@ -99,6 +99,16 @@
     const refresh = state.rows.length > 8 ? controls(table, state) : state.draw;
     headings(table, state, refresh);
   }
+  // A link to a drawing opens it; not every browser does that by itself, and none where the address stays the same.
+  const reveal = (hash) => {
+    const target = hash && document.getElementById(hash.slice(1));
+    const around = target && target.closest("details");
+    if (around) around.open = true;
+  };
+  for (const link of document.querySelectorAll("#architectures a")) {
+    link.addEventListener("click", () => reveal(link.hash));
+  }
+  reveal(location.hash);
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details:not([open])")) {
       details.open = true;

@@ -25,7 +25,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_looking_at_costs_and_spaces_needs_no_torch() -> None:
     code = (
         "import sys, pyconv_search as p\n"
-        "p.cost(p.preset('pyconvresnet50')); p.load_space('spaces/pyconv_levels.yaml').size\n"
+        "p.cost(p.preset('pyconvresnet-50')); p.load_space('spaces/pyconv_levels.yaml').size\n"
         "print(sorted({'torch', 'ray', 'optuna'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[1]

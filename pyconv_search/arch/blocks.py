@@ -161,12 +161,18 @@ def squeeze_excite(t: Trace, x: Tensor, se: SqueezeExcite) -> Tensor:
 
 
 def non_local(t: Trace, x: Tensor) -> Tensor:
-    """A non-local block with embedded Gaussian attention (Wang et al. 2018, figure 2)."""
+    """A non-local block with embedded Gaussian attention (Wang et al. 2018, figure 2), subsampled (section 3.3)."""
     half, positions = x.shape[0] // 2, x.size // x.shape[0]
-    query, key, value = (t.conv(name, x, half, 1, bias=True) for name in ("query", "key", "value"))
-    weights = t.softmax(t.matmul(query, key, (positions, positions), half))
-    y = t.view(t.matmul(weights, value, (half, positions), positions), (half, *x.shape[1:]))
+    few = t.pool("pool", x, "max-pool", *non_local_pool(len(x.shape) - 1), padded=False)
+    query, key, value = (t.conv(n, y, half, 1, bias=True) for n, y in (("query", x), ("key", few), ("value", few)))
+    weights = t.softmax(t.matmul(query, key, (positions, key.size // half), half))
+    y = t.view(t.matmul(value, weights, (half, positions), key.size // half), (half, *x.shape[1:]))
     return t.add(x, t.norm("norm", t.conv("out", y, x.shape[0], 1, bias=True)))
+
+
+def non_local_pool(dimensions: int) -> tuple[Size, Size]:
+    """Window and stride of the subsampling of keys and values: a quarter of the positions."""
+    return (2, 2) if dimensions == 2 else ((1, 2, 2), (1, 2, 2))
 
 
 def shortcut(t: Trace, x: Tensor, stage: Stage) -> Tensor:

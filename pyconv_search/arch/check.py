@@ -12,7 +12,7 @@ from pyconv_search.arch.blocks import BLOCKS, fed
 from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.families import FAMILIES
 from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, Conv, Level, Stage, divisors
-from pyconv_search.arch.trace import each
+from pyconv_search.arch.trace import Shape, each
 from pyconv_search.fields import Path, Problems, integer, nearest, suggestion
 
 # What the texts in a specification may be.
@@ -35,10 +35,24 @@ def check(arch: Architecture) -> None:
     for i, (stage, in_width) in enumerate(arch.walk()):
         _check_stage(arch, stage, in_width, ("stages", i), problems)
     problems.check()
+    features = _features(arch) if arch.head or any(stage.non_local for stage in arch.stages) else []
+    for i, (stage, shape) in enumerate(zip(arch.stages, features, strict=False)):
+        if stage.non_local and min(shape[-2:]) < 2:
+            size = "×".join(map(str, shape[-2:]))
+            problems.add(("stages", i, "non_local"), f"subsamples features, which have {size} pixels; at least 2×2")
     if arch.head is not None:
-        features = [part.shape for part in network.parts(replace(arch, head=None)) if part.name.startswith("stage")]
         arch.head.check(features, ("head",), problems)
-        problems.check()
+    problems.check()
+
+
+def _features(arch: Architecture) -> list[Shape]:
+    """The shapes of all stages' features."""
+    plain = tuple(replace(stage, non_local=False) for stage in arch.stages)
+    parts = [network.stem(arch.family, arch.stem, arch.form, arch.input)]
+    for i, stage in enumerate(plain):
+        parts.append(network.stage(arch.family, stage, arch.form, i, parts[-1].shape))
+    parts.append(network.final(arch.family, arch.form, parts[-1].shape))
+    return [part.shape for part in parts[1:-2]] + [parts[-1].shape]
 
 
 def settled(arch: Architecture) -> tuple[Stage, ...]:

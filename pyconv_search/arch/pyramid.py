@@ -18,8 +18,8 @@ SPLITS = ("equal", "top-heavy", "bottom-heavy")
 class StageKeys:
     """The convolution keys of one stage: its own, or those that stand at the network and hold for every stage."""
 
-    def __init__(self, own: Fields, common: Fields, stage: int) -> None:
-        self.own, self.common, self.stage, self.problems = own, common, stage, own.problems
+    def __init__(self, own: Fields, common: Fields, stage: int, video: bool = False) -> None:
+        self.own, self.common, self.stage, self.video, self.problems = own, common, stage, video, own.problems
 
     def pick(self, key: str, default: Any = None) -> tuple[Any, Path]:
         """The value of ``key`` and where it stands."""
@@ -71,6 +71,8 @@ class _Lists:
     def of(self, key: str, j: int, default: Any) -> tuple[Any, Path]:
         """The value for level j; a list gives one value a level, its surplus at the top is not used."""
         value, path = self.keys.pick(key, default)
+        if value is default:
+            return value, path
         if (
             key == "pattern"
             and isinstance(value, (list, tuple))
@@ -93,12 +95,9 @@ def _level(own: Fields, lists: _Lists, j: int, width: int, in_widths: set[int]) 
         value = own.take(key, None)
         return (value, (*own.path, key)) if value is not None else lists.of(plural, j, default)
 
-    kernel, kernel_path = pick("kernel", "kernels", 3 + 2 * j)
-    kernel = integer(kernel, kernel_path, problems)
-    if kernel % 2 == 0:
-        problems.add(kernel_path, f"must be odd, but got {kernel}; nearest: {kernel - 1}, {kernel + 1}")
-        kernel += 1
-    groups = _groups(*pick("groups", "groups", "pyramid"), problems, (j, width, kernel, in_widths))
+    side = 3 + 2 * j
+    size = kernel(*pick("kernel", "kernels", [max(3, side - 2), side, side] if lists.keys.video else side), problems)
+    groups = _groups(*pick("groups", "groups", "pyramid"), problems, (j, width, size, in_widths))
     pattern = _pattern(*pick("pattern", "pattern", (1,)), problems)
     axes, axes_path = pick("axes", "axes", "both")
     if axes not in AXES:
@@ -106,7 +105,22 @@ def _level(own: Fields, lists: _Lists, j: int, width: int, in_widths: set[int]) 
         axes = "both"
     own.take("width", None)
     own.close()
-    return Level(kernel, width, groups, pattern, axes)
+    return Level(size, width, groups, pattern, axes)
+
+
+def kernel(value: Any, path: Path, problems: Problems) -> int | tuple[int, int, int]:
+    """An odd kernel: one number, or [time, height, width]."""
+    sides = value if isinstance(value, (list, tuple)) else (value,)
+    if len(sides) not in (1, 3):
+        problems.add(path, f"must be one number or [time, height, width], but got {shown(value)}")
+        return 3
+    odd = []
+    for i, side in enumerate(sides):
+        number = integer(side, (*path, i) if sides is value else path, problems)
+        if number % 2 == 0:
+            problems.add(path, f"must be odd, but got {number}; nearest: {number - 1}, {number + 1}")
+        odd.append(number | 1)
+    return odd[0] if len(odd) == 1 else (odd[0], odd[1], odd[2])
 
 
 def _pattern(value: Any, path: Path, problems: Problems) -> tuple[int, ...]:
@@ -120,18 +134,18 @@ def _pattern(value: Any, path: Path, problems: Problems) -> tuple[int, ...]:
     return tuple(integer(d, (*path, i), problems, 1, 64) for i, d in enumerate(value)) or (1,)
 
 
-def _groups(value: Any, path: Path, problems: Problems, level: tuple[int, int, int, set[int]]) -> int:
+def _groups(value: Any, path: Path, problems: Problems, level: tuple[int, int, int | tuple[int, ...], set[int]]) -> int:
     """The groups of one level: a number that must divide, or a named rule that takes the nearest divisor.
 
     ``pyramid`` is what the PyConv networks use (1, 4, 8, 16, 16, … from the bottom up, Table 1); ``matched`` keeps the
     cost of every level equal to the bottom one's (equation 1: K_j² / K_1², here with K_1 = 3).
     """
-    j, width, kernel, in_widths = level
+    j, width, size, in_widths = level
     legal = divisors(math.gcd(width, *in_widths))
     if value == "pyramid":
         target: float = min(4 * 2 ** (j - 1), 16) if j else 1
     elif value == "matched":
-        target = kernel**2 / 9
+        target = math.prod(side / 3 for side in (size if isinstance(size, tuple) else (size, size)))
     elif isinstance(value, str):
         problems.add(
             path, f"must be an integer or one of {', '.join(GROUPS)}, but got {shown(value)}{suggestion(value, GROUPS)}"

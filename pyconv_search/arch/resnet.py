@@ -7,20 +7,21 @@ here; nothing after it decides a number again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from pyconv_search.arch.blocks import BLOCKS
-from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv
-from pyconv_search.arch.spec import POOLS, SHORTCUTS, Architecture, Stage, Stem
-from pyconv_search.fields import Fields, Problems, integers, nearest
+from pyconv_search.arch import heads
+from pyconv_search.arch.blocks import BLOCKS, fed
+from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv, kernel
+from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, SqueezeExcite, Stage, Stem, pointwise
+from pyconv_search.arch.strides import with_output_stride
+from pyconv_search.fields import Fields, Path, Problems, integer, integers, nearest
 
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-LAYERS_OF_BLOCK = {"basic": 2, "bottleneck": 3}
-EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
-def resnet(settings: Mapping[str, Any], input: tuple[int, int, int], classes: int) -> Architecture:
-    """The architecture that ``settings`` describes, for images of ``input`` = (channels, height, width).
+def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) -> Architecture:
+    """The architecture that ``settings`` describes, for images (channels, height, width) or video (with time second).
 
     Raises:
         SpecError: with every mistake and its key path inside ``settings``.
@@ -29,24 +30,52 @@ def resnet(settings: Mapping[str, Any], input: tuple[int, int, int], classes: in
     fields = Fields(settings, (), problems)
     for key in ("input", "classes", "family", *CONV_KEYS):
         fields.take(key, None)
-    stem = _stem(fields.section("stem", None))
+    video = len(input) == 4
+    form = fields.text("form", "post", FORMS)
+    stem = _stem(fields.section("stem", None), video)
     block, blocks = _blocks(fields)
-    stages = _stages(fields, stem, block, blocks)
+    stages = _stages(fields, stem, block, blocks, video)
+    stages = stages[: fields.integer("num_stages", len(stages), high=len(stages))]
+    stages = with_output_stride(stem, stages, fields)
+    head = heads.read(fields.take("head", None), (*fields.path, "head"), problems)
     fields.close()
     problems.check()
-    return Architecture(stem, stages, classes, input)
+    return Architecture(stem, stages, classes, input, form=form, head=head)
 
 
-def _stem(fields: Fields) -> Stem:
-    """The stem; without one, that of ResNet on ImageNet (7×7, 64, stride 2, max pooling)."""
+def _stem(fields: Fields, video: bool) -> Stem:
+    """The stem; without one, that of ResNet on ImageNet (7×7, 64, stride 2, max pooling), for video 5×7×7."""
+    given = fields.take("kernel", None)
+    default = (5, 7, 7) if video else 7
     stem = Stem(
-        fields.integer("kernel", 7),
+        default if given is None else kernel(given, (*fields.path, "kernel"), fields.problems),
         fields.integer("width", 64),
         fields.integer("stride", 2),
         fields.text("pool", "max", POOLS),
+        fields.integer("time_stride", 1),
     )
     fields.close()
     return stem
+
+
+def _attention(own: Fields, common: Fields) -> tuple[SqueezeExcite | None, bool]:
+    """What ``se`` (a reduction, or a mapping of reduction and bias) and ``non_local`` say for a stage."""
+    shared, local = common.take("se", None), common.flag("non_local", False)
+    mine, path = own.take("se", None), (*own.path, "se")
+    if mine is None:
+        mine, path = shared, (*common.path, "se")
+    return _squeeze(mine, path, own.problems), own.flag("non_local", local)
+
+
+def _squeeze(value: Any, path: Path, problems: Problems) -> SqueezeExcite | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return SqueezeExcite(integer(value, path, problems))
+    fields = Fields(value, path, problems)
+    se = SqueezeExcite(fields.integer("reduction", 16), fields.flag("bias", False))
+    fields.close()
+    return se
 
 
 def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
@@ -63,7 +92,7 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
         return block, integers(explicit, (*fields.path, "blocks"), fields.problems)
     if stages == 4 and depth in IMAGENET_BLOCKS:
         return block, IMAGENET_BLOCKS[depth]
-    unit = LAYERS_OF_BLOCK[block] * stages
+    unit = BLOCKS[block].layers * stages
     each, rest = divmod(depth - 2, unit)
     if rest or each < 1:
         legal = IMAGENET_BLOCKS if stages == 4 else [2 + unit * n for n in (max(each, 1), each + 1)]
@@ -76,7 +105,7 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     return block, (max(each, 1),) * stages
 
 
-def _stages(fields: Fields, stem: Stem, block: str, blocks: tuple[int, ...]) -> tuple[Stage, ...]:
+def _stages(fields: Fields, stem: Stem, block: str, blocks: tuple[int, ...], video: bool) -> tuple[Stage, ...]:
     written = fields.items("stages", None) or [{}] * len(blocks)
     if len(written) != len(blocks):
         fields.add("stages", f"must have one entry for each of the {len(blocks)} stages, but got {len(written)}")
@@ -84,24 +113,26 @@ def _stages(fields: Fields, stem: Stem, block: str, blocks: tuple[int, ...]) -> 
     if isinstance(levels, (list, tuple)) and len(levels) != len(blocks):
         fields.add("levels", f"must be one number, or one for each of the {len(blocks)} stages, but got {levels}")
     width, shortcut = fields.integer("width", stem.width), fields.text("shortcut", "conv", SHORTCUTS)
-    expansion = fields.integer("expansion", EXPANSION[block])
+    expansion = fields.integer("expansion", BLOCKS[block].expansion)
     pooled = stem.pool == "max" or stem.stride == 1
     stages, in_width = [], stem.width
     for i, (values, count) in enumerate(zip(written, blocks, strict=False)):
         own = Fields(values, (*fields.path, "stages", i), fields.problems)
         inner = own.integer("width", width * 2**i)
         out = own.integer("out", inner * expansion)
-        fed = {inner} if block == "bottleneck" else {in_width, out}
-        stages.append(
-            Stage(
-                block,
-                own.integer("blocks", count),
-                conv(StageKeys(own, fields, i), inner, fed),
-                out,
-                own.integer("stride", 1 if i == 0 and pooled else 2),
-                own.text("shortcut", shortcut, SHORTCUTS),
-            )
+        se, non_local = _attention(own, fields)
+        stage = Stage(
+            block,
+            own.integer("blocks", count),
+            pointwise(inner),
+            out,
+            own.integer("stride", 1 if i == 0 and pooled else 2),
+            own.text("shortcut", shortcut, SHORTCUTS),
+            own.integer("time_stride", 2 if video and i > 1 else 1),
+            se,
+            non_local,
         )
+        stages.append(replace(stage, conv=conv(StageKeys(own, fields, i, video), inner, fed(stage, in_width))))
         own.close()
         in_width = out
     return tuple(stages)

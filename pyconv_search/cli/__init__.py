@@ -191,10 +191,10 @@ def data_check(
 
 
 def _network(name: str) -> Architecture:
-    from pyconv_search.arch.presets import PRESETS, preset
+    from pyconv_search.arch.presets import is_preset, preset
     from pyconv_search.space.space import load_space
 
-    if name in PRESETS or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
+    if is_preset(name) or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
         return preset(name)
     space = load_space(name)
     if space.size != 1:

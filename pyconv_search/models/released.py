@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import suggestion
-from pyconv_search.models.blocks import Bottleneck
+from pyconv_search.models.blocks import PostBlock
 from pyconv_search.models.layout import Shape, compare, released_keys
 from pyconv_search.models.state import read_state
 from pyconv_search.ops.psconv import PSConv2d
@@ -144,7 +144,8 @@ def _poly_scales(model: nn.Module) -> Iterator[_PolyScale]:
         block, _, name = path.rpartition(".")
         turned = rotation(conv.cycle)
         fan = (conv.in_channels // conv.groups, conv.out_channels // conv.groups)
-        if name != "conv2" or not isinstance(model.get_submodule(block), Bottleneck):
+        around = model.get_submodule(block)
+        if name != "conv2" or not isinstance(around, PostBlock) or around.depth != 3:
             reason = "it is not the middle of a bottleneck block, whose neighbours could be sorted to match"
         elif conv.kernel_size != (3, 3):
             reason = f"its kernel is {conv.kernel_size[0]}×{conv.kernel_size[1]}, those are 3×3"

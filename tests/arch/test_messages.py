@@ -147,4 +147,4 @@ def test_dilation_matrix_refuses(arguments, message):
 
 def test_an_unknown_family_is_told():
     with pytest.raises(SpecError, match=r"family: must be one of resnet.*, but got 'resnets'; did you mean resnet\?"):
-        dataclasses.replace(preset("resnet18"), family="resnets")
+        dataclasses.replace(preset("resnet-18"), family="resnets")

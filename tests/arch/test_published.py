@@ -10,21 +10,21 @@ from pyconv_search.arch.resnet import resnet
 
 # PyConv, Tables 1 to 3, and the released code's comments for 18 and 34 layers; PSConv's twins have the same counts.
 PARAMETERS = {
-    "resnet50": 25.56,
-    "resnet101": 44.55,
-    "resnet152": 60.19,
-    "pyconvresnet18": 11.21,
-    "pyconvresnet34": 20.44,
-    "pyconvresnet50": 24.85,
-    "pyconvresnet101": 42.31,
-    "pyconvresnet152": 56.64,
-    "resnext50-32x4d": 25.03,
-    "resnext101-32x4d": 44.18,
-    "resnext152-32x4d": 59.95,
-    "ps-resnet50": 25.56,
-    "ps-resnet101": 44.55,
-    "ps-resnext50-32x4d": 25.03,
-    "ps-resnext101-32x4d": 44.18,
+    "resnet-50": 25.56,
+    "resnet-101": 44.55,
+    "resnet-152": 60.19,
+    "pyconvresnet-18": 11.21,
+    "pyconvresnet-34": 20.44,
+    "pyconvresnet-50": 24.85,
+    "pyconvresnet-101": 42.31,
+    "pyconvresnet-152": 56.64,
+    "resnext-50-32x4d": 25.03,
+    "resnext-101-32x4d": 44.18,
+    "resnext-152-32x4d": 59.95,
+    "ps-resnet-50": 25.56,
+    "ps-resnet-101": 44.55,
+    "ps-resnext-50-32x4d": 25.03,
+    "ps-resnext-101-32x4d": 44.18,
 }
 
 TOP = [{"kernels": 9, "groups": 16}, {"kernels": 7, "groups": 8}, {"kernels": 5, "groups": 4}, {"kernels": 3}]
@@ -65,7 +65,7 @@ def test_parameters_of_table_2(settings, printed):
     assert millions(resnet({"depth": 50, **settings}, (3, 224, 224), 1000)) == printed
 
 
-@pytest.mark.parametrize("name", ["resnet50", "ps-resnet50"])
+@pytest.mark.parametrize("name", ["resnet-50", "ps-resnet-50"])
 def test_psconv_table_2(name):
     found = cost(preset(name))
     assert (round(found.params / 1e6, 3), round(found.macs / 1e9, 3)) == (25.557, 4.089)
@@ -73,9 +73,9 @@ def test_psconv_table_2(name):
 
 
 def test_pyconv_table_1():
-    stages = preset("pyconvresnet50").stages
+    stages = preset("pyconvresnet-50").stages
     assert tuple(tuple((v.kernel, v.width, v.groups) for v in stage.conv.levels) for stage in stages) == TABLE_1
-    sizes = [part.size for part in cost(preset("pyconvresnet50")).parts]
+    sizes = [part.size for part in cost(preset("pyconvresnet-50")).parts]
     expected = [(64, 112, 112), (256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7), (1000, 1, 1)]
     assert sizes == expected
 
@@ -83,7 +83,7 @@ def test_pyconv_table_1():
 def test_receptive_fields_by_hand():
     """ResNet-18: 7 − 1 pixels, a 2-pixel pool at jump 2, then eight blocks of two 3×3 at jumps 4, 8, 16 and 32."""
     blocks = (4 * 2 * 4) + (2 * 4 + 3 * 2 * 8) + (2 * 8 + 3 * 2 * 16) + (2 * 16 + 3 * 2 * 32)
-    assert cost(preset("resnet18")).receptive_field == 7 + 2 * 2 + blocks == 435
+    assert cost(preset("resnet-18")).receptive_field == 7 + 2 * 2 + blocks == 435
 
 
 def test_a_matched_pyramid_costs_what_its_bottom_level_does():

@@ -15,9 +15,9 @@ from pyconv_search.arch.spec import Conv, Level, shortest_period
 from pyconv_search.errors import UserError
 
 GOLDEN = {
-    "resnet50": "2942d2a877ac417f9d20db01e9ddcbefa24bc3e4c15e3d5f9cf1b894e1caedf5",
-    "pyconvresnet50": "5d0a80acbdaa4d2800a87f563fb49b593199118a2da04a3433ba31db8d27479a",
-    "ps-resnet50": "267cd9dc12bdcd1466cf3f9f69d1a824f9e5321d253af6af9cd6f7987bb2bc2d",
+    "resnet-50": "2942d2a877ac417f9d20db01e9ddcbefa24bc3e4c15e3d5f9cf1b894e1caedf5",
+    "pyconvresnet-50": "5d0a80acbdaa4d2800a87f563fb49b593199118a2da04a3433ba31db8d27479a",
+    "ps-resnet-50": "267cd9dc12bdcd1466cf3f9f69d1a824f9e5321d253af6af9cd6f7987bb2bc2d",
 }
 
 
@@ -36,9 +36,9 @@ def test_ids_of_all_presets_differ():
 
 
 def test_the_same_id_in_another_process():
-    code = "from pyconv_search.arch.presets import preset; print(preset('ps-resnext50-32x4d').arch_id)"
+    code = "from pyconv_search.arch.presets import preset; print(preset('ps-resnext-50-32x4d').arch_id)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == preset("ps-resnext50-32x4d").arch_id
+    assert out.strip() == preset("ps-resnext-50-32x4d").arch_id
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -110,9 +110,9 @@ def test_width_of_a_pyramid_is_the_sum_of_its_levels():
 
 def test_values_are_frozen():
     with pytest.raises(AttributeError):
-        preset("resnet18").classes = 10  # type: ignore[misc]
+        preset("resnet-18").classes = 10  # type: ignore[misc]
 
 
 def test_an_unknown_preset_is_told_with_the_nearest():
-    with pytest.raises(UserError, match=r"unknown network 'pyconvresent50'; did you mean pyconvresnet50\?"):
+    with pytest.raises(UserError, match=r"unknown network 'pyconvresent50'; did you mean pyconvresnet-50\?"):
         preset("pyconvresent50")

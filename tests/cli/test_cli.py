@@ -73,7 +73,7 @@ def test_shipped_spaces(command: Callable[..., Said], file: str) -> None:
 
 
 def test_cost_of_a_preset_and_of_a_space_of_one(command: Callable[..., Said], tmp_path: Path) -> None:
-    assert "25.56 M parameters, 4.089 GMACs" in command("cost", "resnet50")[1]
+    assert "25.56 M parameters, 4.089 GMACs" in command("cost", "resnet-50")[1]
     (tmp_path / "one.yaml").write_text("space: one\nnetwork: {depth: 50}\n")
     found = json.loads(command("cost", tmp_path / "one.yaml", "--json")[1])
     assert (found["params"], found["macs"]) == (25_557_032, 4_089_184_256)
@@ -121,7 +121,7 @@ def broken_archive(folder: Path) -> Path:
         ("space sample spaces/pyconv_levels.yaml --seed -1", 2, "--seed"),
         ("space sample spaces/pyconv_levels.yaml -n 0", 2, "-n"),
         ("cost spaces/pyconv_levels.yaml", 1, "holds 832 assignments, not one"),
-        ("cost resnet51", 1, "unknown network 'resnet51'; did you mean resnet50?"),
+        ("cost resnet51", 1, "unknown network 'resnet51'; did you mean resnet-50?"),
         ("plan nowhere.yaml", 1, "no such file"),
         ("run {dir}/empty.yaml", 1, "is empty"),
         ("run studies/quickstart.yaml --out {dir}", 1, "is not empty and not the folder of a run"),

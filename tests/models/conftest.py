@@ -28,6 +28,16 @@ SETTINGS = {
         **PLAIN,
     },
     "stride without width": {"blocks": [1, 1], "stages": [{"width": 8, "stride": 2}, {"width": 8}], **PLAIN},
+    "pre-activation": {"blocks": [2, 1], "block": "bottleneck", "form": "pre", "pattern": [1, 2], **POOLED},
+    "pre-activation basic": {"blocks": [1, 2], "form": "pre", "shortcut": "max+conv", **PLAIN},
+    "improved": {"blocks": [2, 3], "block": "bottleneck", "form": "ires", "shortcut": "max+conv", **PLAIN},
+    "improved long": {"blocks": [5, 2], "block": "bottleneck", "form": "ires", "levels": [2, 1], **PLAIN},
+    "basic-pointwise": {"blocks": [1, 2], "block": "basic-pointwise", "levels": 2, "shortcut": "max+conv", **PLAIN},
+    "squeeze-excitation": {"blocks": [1, 2], "block": "bottleneck", "se": 4, **PLAIN},
+    "squeeze-excitation, biased": {"blocks": [2, 1], "se": {"reduction": 2, "bias": True}, "form": "pre", **PLAIN},
+    "non-local": {"blocks": [1, 1], "block": "bottleneck", "stages": [{}, {"non_local": True}], **PLAIN},
+    "output stride": {"blocks": [1, 2, 1], "block": "bottleneck", "output_stride": 2, "pattern": [1, 2], **PLAIN},
+    "fewer stages": {"blocks": [1, 1, 1], "num_stages": 2, "output_stride": 1, "dilate": False, **PLAIN},
     "levels with patterns": {"blocks": [1, 1], "block": "bottleneck", "levels": 2, "pattern": [[1], [1, 2]], **POOLED},
 }
 

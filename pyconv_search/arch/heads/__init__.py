@@ -1,9 +1,26 @@
-"""What may stand behind the stages of a network, by kind."""
+"""What may stand behind the stages of a network, by kind. A head is one file and one line in each table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyconv_search.arch.heads.classifier import Classifier
+from pyconv_search.fields import Fields, Path, Problems
 
 HEADS: dict[str, type[Any]] = {"classifier": Classifier}
+
+# From a kind and its settings to the head.
+READERS: dict[str, Callable[[str, Fields], Any]] = {}
+
+
+def read(value: Any, path: Path, problems: Problems) -> Any:
+    """The head that a network's ``head`` says: a kind, or a mapping of ``kind`` and its settings; None for none."""
+    if value is None:
+        return None
+    fields = Fields(value if isinstance(value, Mapping) else {"kind": value}, path, problems)
+    kind = fields.text("kind", choices=("classifier", *READERS))
+    reader = READERS.get(kind)
+    head = reader(kind, fields) if reader else None
+    fields.close()
+    return head

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from pyconv_search.arch.cost import Cost, Part
-from pyconv_search.arch.published.networks import Counts, NetworkRow, Verdict, verdict
+from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, verdict
 from pyconv_search.arch.spec import Architecture, Level, Stage, to_dict
 from pyconv_search.cli.text import table
 from pyconv_search.results.tables import compact
@@ -55,7 +55,7 @@ def _text(number: Decimal | None) -> str | None:
 def _totals(found: Judged) -> dict[str, int]:
     words = Counter(said.word for _, said in found)
     printed = sum(row.printed for row, _ in found)
-    return {"rows": len(found), "printed": printed, **{word.replace(" ", "_"): n for word, n in words.items()}}
+    return {"rows": len(found), "printed": printed, **{word.replace(" ", "_"): words[word] for word in VERDICTS}}
 
 
 def networks_text(found: Judged) -> str:
@@ -80,11 +80,12 @@ def _line(row: NetworkRow, said: Verdict, notes: list[str]) -> tuple[str, ...]:
 
 
 def _last(found: Judged) -> str:
-    words = Counter(said.word for _, said in found)
-    printed = sum(row.printed for row, _ in found)
-    rest = [f"{words[word]} {word}" for word in ("differs", "ours", "not printed") if words[word]]
-    said = f"{words['match']} of {printed} printed rows match to every digit"
-    return "; ".join([said, *rest])
+    n = _totals(found)
+    differ = "differs" if n["differs"] == 1 else "differ"
+    return (
+        f"{n['match']} of {n['printed']} printed rows match to every digit; "
+        f"{n['differs']} {differ}; {n['ours']} ours; {n['not_printed']} not printed"
+    )
 
 
 def network_text(name: str, arch: Architecture, cost: Cost) -> str:
@@ -146,8 +147,8 @@ def _levels(arch: Architecture) -> list[str]:
 
 
 def _dilations(level: Level) -> str:
-    along = {"both": "input and output channels"}.get(level.axes, f"{level.axes} channels")
-    return f"dilations {{{','.join(map(str, level.pattern))}}} along {along}" if level.pattern != (1,) else ""
+    pattern = ",".join(map(str, level.pattern))
+    return f"dilations {{{pattern}}}, axes {level.axes}" if level.pattern != (1,) else ""
 
 
 def _bar(share: float) -> str:

@@ -166,21 +166,27 @@ def _costs(table: ResultTable, pairs: Pairs, alike: bool) -> Table | None:
     head.append(f"Printed GFLOPs ({table.convention})")
     head += [f"GFLOPs here ({MACS})"] if table.convention == MACS else []
     head += ["Counts"] if alike else []
-    lines = tuple(Line(tuple(_cost(table.counts(result), result, c, alike))) for result, c in pairs)
+    lines = tuple(Line(tuple(_cost(table, result, c, alike))) for result, c in pairs)
     return Table("published-costs", "Costs of the same rows", tuple(head), lines)
 
 
-def _cost(counts: NetworkRow | None, result: Result, c: Candidate | None, alike: bool) -> Iterator[Cell]:
+def _cost(table: ResultTable, result: Result, c: Candidate | None, alike: bool) -> Iterator[Cell]:
+    counts, operations = table.counts(result), table.convention == MACS
     params, gflops = (counts.params, counts.gflops) if counts else (None, None)
     yield Cell(result.row)
     yield Cell(c.name if c else NONE)
     yield _number(params)
     yield _number(as_printed(c.first.params, 6, params) if c else None)
     yield _number(gflops)
-    if counts and counts.convention == MACS:
+    if operations:
         yield _number(as_printed(c.first.macs, 9, gflops) if c else None)
     if alike:
-        yield Cell(NONE if not (counts and c) else "equal in every printed digit" if _same(counts, c) else "not equal")
+        what = "params and GFLOPs" if operations else "params"
+        yield Cell(f"{what} {_agreement(counts, c)}" if counts and c else NONE)
+
+
+def _agreement(counts: NetworkRow, c: Candidate) -> str:
+    return "equal in every printed digit" if _same(counts, c) else "not equal"
 
 
 def _same(counts: NetworkRow, c: Candidate) -> bool:

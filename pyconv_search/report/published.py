@@ -182,11 +182,8 @@ def _cost(table: ResultTable, result: Result, c: Candidate | None, alike: bool) 
         yield _number(as_printed(c.first.macs, 9, gflops) if c else None)
     if alike:
         what = "params and GFLOPs" if operations else "params"
-        yield Cell(f"{what} {_agreement(counts, c)}" if counts and c else NONE)
-
-
-def _agreement(counts: NetworkRow, c: Candidate) -> str:
-    return "equal in every printed digit" if _same(counts, c) else "not equal"
+        equal = f"{what} equal in every printed digit"
+        yield Cell(NONE if not (counts and c) else equal if _same(counts, c) else "not equal")
 
 
 def _same(counts: NetworkRow, c: Candidate) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,7 +172,7 @@ def _baseline(store: Store, found: list[Candidate]) -> Candidate | None:
     """The first row that the study lists, once it has a trial; where it lists none, what was started first."""
     listed = _listed(store)
     if listed:
-        return next((c for c in found if any(_is_listed(row, listed) for row in c.rows)), None)
+        return candidate_of(found, listed)
     return min(found, key=lambda c: min(row.started for row in c.rows), default=None)
 
 
@@ -181,9 +182,10 @@ def _listed(store: Store) -> dict[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def _is_listed(row: Row, listed: dict[str, Any]) -> bool:
-    """Whether the row is of the listed assignment; names do not count, since they may be changed at any time."""
-    return all(row.parameters.get(name) == value for name, value in listed.items() if name != "name")
+def candidate_of(found: Sequence[Candidate], listed: dict[str, Any]) -> Candidate | None:
+    """The architecture of a row that the study lists; names do not count, since they may be changed at any time."""
+    wanted = [(name, value) for name, value in listed.items() if name != "name"]
+    return next((c for c in found if any(all(r.parameters.get(n) == v for n, v in wanted) for r in c.rows)), None)
 
 
 def _rank(candidate: Candidate, eligible: frozenset[str]) -> tuple[bool, int, float, int, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pyconv_search.report import figures, sections
+from pyconv_search.report import figures, published, sections
 from pyconv_search.report.digest import Digest, digest
 from pyconv_search.report.networks import networks
 from pyconv_search.report.words import clipped, count, parameters, short
@@ -73,6 +73,7 @@ def _context(d: Digest) -> dict[str, Any]:
         "markup": Markup,
         "csv": sections.data_uri(table) if d.store.rows else None,
         "sections": sections,
+        "published": published.section(d),
         "clipped": clipped,
         "count": count,
         "parameters": parameters,

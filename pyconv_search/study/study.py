@@ -17,6 +17,8 @@ from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.published import Published, read_published
+from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 
@@ -89,7 +91,7 @@ class Study:
     objectives: Mapping[str, str]
     resources: Resources
     keep_weights: bool
-    published: str | None
+    published: Published | None
     document: Document
 
     @property
@@ -142,7 +144,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         _resources(fields.section("resources", None)),
     )
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
-    published = fields.text("published", None)
+    published = read_published(fields, tuple(name for name, _ in search.rows if name))
     if space is None or data is None or fields.problems.found:
         return None
     return Study(
@@ -310,7 +312,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "network": dict(space.network),
         "input": list(data.info.input),
         "classes": data.info.classes,
-        "published": study.published,
+        "published": published_to_dict(study.published),
         "source": {
             "study_file": FilePath(study.document.file).name,
             "study": study.document.text,

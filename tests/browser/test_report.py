@@ -69,7 +69,7 @@ class Column(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag == "table":
-            self.inside = dict(attrs).get("id") == self.id
+            self.inside, self.cell = dict(attrs).get("id") == self.id, -1
         if tag == "tr":
             self.cell, self.hidden = -1, "hidden" in dict(attrs)
         if tag in ("td", "th"):

@@ -90,6 +90,15 @@ class Costs:
                 column[rows] = part.values[-1][code]
         return distinct(list(columns), len(choices))[1]
 
+    def unknown(self, choices: npt.NDArray[Any]) -> int:
+        """About how many networks would have to take the ordinary path before these rows can be costed."""
+        _check(self._space, choices)
+        for rows in _chunks(choices):
+            columns = np.ascontiguousarray(choices[rows].T)
+            for part in self._parts:
+                part.codes(columns)
+        return max(int((part.state[: part.count] == UNKNOWN).sum()) for part in self._parts)
+
     def _codes(self, choices: npt.NDArray[Any]) -> list[Ints]:
         """The codes of the rows in every part; what can be learned of them is learned."""
         columns = np.ascontiguousarray(choices.T)
@@ -113,9 +122,8 @@ class Costs:
             for part, code, new in zip(self._parts, codes, unknown[:, order], strict=True):
                 candidates = rows[order][new]
                 for row in candidates[np.unique(code[candidates], return_index=True)[1]]:
-                    own = tuple(int(c[row]) for c in codes)
-                    if part.state[code[row]] == UNKNOWN and own not in self._failed:
-                        self._try(choices[row], own)
+                    if part.state[code[row]] == UNKNOWN:
+                        self._try(choices[row], tuple(int(c[row]) for c in codes))
 
     def _undecided(self, codes: list[Ints]) -> Ints:
         """One row of every combination of codes of which it is not known whether it is a network."""
@@ -127,13 +135,16 @@ class Costs:
 
     def _try(self, row: npt.NDArray[Any], codes: tuple[int, ...]) -> None:
         """Learn the codes of a row from its network, or what can be told from there being none."""
+        states = [part.state[code] for part, code in zip(self._parts, codes, strict=True)]
+        if BAD in states or codes in self._failed:  # learned since the row was chosen
+            return
         try:
             arch = self._space.architecture(decode(self._space, row), self._input, self._classes)
         except SpecError:
-            unknown = [(p, code) for p, code in zip(self._parts, codes, strict=True) if p.state[code] == UNKNOWN]
             self._failed.add(codes)
-            if len(unknown) == 1:
-                unknown[0][0].state[unknown[0][1]] = BAD
+            if states.count(UNKNOWN) == 1:
+                bad = states.index(UNKNOWN)
+                self._parts[bad].state[codes[bad]] = BAD
             return
         found = cost(arch)
         for i, (part, code) in enumerate(zip(self._parts, codes, strict=True)):

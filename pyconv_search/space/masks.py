@@ -1,4 +1,4 @@
-"""Conditions and constraints over many rows of choices at once, row by row as :mod:`pyconv_search.space.space` has them.
+"""Conditions and constraints over many rows of choices at once, with the truth that the space gives each row.
 
 An expression is evaluated once for every distinct combination of what it reads; comparisons of a cost with a number,
 whose combinations are as many as the networks, are left to numpy.
@@ -133,9 +133,7 @@ class _Rows:
             case ast.Name(id=name) if name in self.costs:
                 column = self.costs[name][rows]
                 return column if column.max(initial=0) < _EXACT else None
-            case ast.Constant(value=bool() | str()):
-                return None
-            case ast.Constant(value=value) if abs(value) < _EXACT:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and abs(value) < _EXACT:
                 return value
         return None
 

@@ -14,6 +14,7 @@ from pyconv_search.space.masks import Ints
 UNKNOWN, GOOD, BAD = 0, 1, 2
 DENSE = 2**22  # combinations up to which a table is addressed by the combination itself
 LARGEST = 2**56  # the sum over all parts must fit into int64
+WIDEST_GROUP = 2**31  # combinations that one number may stand for
 
 
 class PartTable:
@@ -34,14 +35,19 @@ class PartTable:
     @property
     def complete(self) -> bool:
         """Whether every code that was met is good."""
-        return self._good == self._groups[-1].count
+        return self._good == self.count
+
+    @property
+    def count(self) -> int:
+        """How many codes were met."""
+        return self._groups[-1].count
 
     def codes(self, choices: Ints) -> Ints:
         """The codes of a P-by-N array of choices (a row for each parameter)."""
         code = np.zeros(choices.shape[1], np.int64)
         for group in self._groups:
             code = group.codes(code, choices)
-        missing = self._groups[-1].count - len(self.state)
+        missing = self.count - len(self.state)
         if missing > 0:
             room = max(missing, len(self.state))
             self.state = np.pad(self.state, (0, room))
@@ -104,7 +110,7 @@ def _groups(influence: Influence) -> list[_Numbers]:
     inputs: list[tuple[int, Ints]] = []
     size = 1
     for column, classes in influence.inputs:
-        if size * len(classes) >= 2**31:
+        if size * len(classes) >= WIDEST_GROUP:
             groups.append(_Numbers(inputs, size, not groups))
             inputs, size = [], 1
         inputs.append((column, classes))

@@ -1,4 +1,4 @@
-"""References in a space's network section: ``$levels`` stands for a parameter's value, ``$levels[0]`` for a part of it."""
+"""References in a space's network section: ``$levels`` stands for a parameter's value, ``$levels[0]`` for a part."""
 
 from __future__ import annotations
 

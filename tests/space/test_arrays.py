@@ -112,6 +112,14 @@ NASTY: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {"stem": "$stem", "stages": "$stages", "pattern": "$pattern"},
         True,
     ),
+    "conditional parts and levels spelled out": (
+        {"a": {"choice": [1, 2]},
+         "blocks": {"choice": [[2, 1, 1], [2, 2, 1], [1, 3, 3]]},
+         "levels": {"choice": [[{"kernel": 3}, {"kernel": 5}], [{"kernel": 3}, {"kernel": 1}], [2, 1, 1]], "when": "a == 2"},
+         "w": {"choice": [[8, 1], [24, 2]], "when": "a == 1"}},
+        {"depth": None, "blocks": "$blocks", "levels": "$levels", "width": "$w[0]", "groups": "$w[1]"},
+        True,
+    ),
     "explicit levels and two places for one parameter": (
         {"k": {"choice": [3, 5, 7]}, "d": {"choice": [[1], [1, 2, 1, 4], [3]]}, "ax": {"choice": ["both", "input", "output"]}},
         {"stem": STEM, "stages": [{"levels": [{"kernel": "$k", "pattern": "$d"}, {"kernel": 1}]}, {"pattern": "$d[0]"},

@@ -115,7 +115,7 @@ NASTY: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "conditional parts and levels spelled out": (
         {"a": {"choice": [1, 2]},
          "blocks": {"choice": [[2, 1, 1], [2, 2, 1], [1, 3, 3]]},
-         "levels": {"choice": [[{"kernel": 3}, {"kernel": 5}], [{"kernel": 3}, {"kernel": 1}], [2, 1, 1]], "when": "a == 2"},
+         "levels": {"choice": [[{"kernel": 3}, {"kernel": 5}, {}], [{"kernel": 3}, {"kernel": 1}, {}], [2, 1, 1]], "when": "a == 2"},
          "w": {"choice": [[8, 1], [24, 2]], "when": "a == 1"}},
         {"depth": None, "blocks": "$blocks", "levels": "$levels", "width": "$w[0]", "groups": "$w[1]"},
         True,

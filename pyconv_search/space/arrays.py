@@ -8,14 +8,14 @@ ordinary path is held against what is already known of its parts, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyconv_search.arch.cost import Cost, Part, cost
+from pyconv_search.arch.cost import COUNTS, Cost, cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.fields import SpecError
 from pyconv_search.space.choices import INACTIVE, decode
@@ -24,8 +24,7 @@ from pyconv_search.space.masks import Ints, Mask, distinct
 from pyconv_search.space.parts import BAD, GOOD, UNKNOWN, PartTable
 from pyconv_search.space.space import Space
 
-SUMMED = tuple(f.name for f in fields(Part) if f.type == "int")
-COLUMNS = (*SUMMED, "receptive_field")
+COLUMNS = (*COUNTS, "receptive_field")
 CHUNK = 2**15  # rows whose temporary columns stay in a processor's cache
 
 
@@ -59,7 +58,6 @@ class Costs:
         self._space, self._input, self._classes = space, input, classes
         self._parts = [PartTable(influence, len(COLUMNS)) for influence in influences(space)]
         self._failed: set[tuple[int, ...]] = set()
-        self._fields: dict[Any, int] = {}
 
     def __call__(self, choices: npt.NDArray[Any]) -> CostColumns:
         """The costs of an N-by-P array of choices: indices into the domains, -1 where a parameter is inactive.
@@ -149,20 +147,7 @@ class Costs:
         found = cost(arch)
         for i, (part, code) in enumerate(zip(self._parts, codes, strict=True)):
             head = i == len(self._parts) - 1
-            part.learn(code, (*_summed(found, i, head), self._reach(arch, found, i)), _specification(arch, i, head))
-
-    def _reach(self, arch: Architecture, found: Cost, part: int) -> int:
-        """What a part adds to the receptive field; the stem's own counts with stage 1."""
-        return self._field(arch, found, part) - self._field(arch, found, part - 1)
-
-    def _field(self, arch: Architecture, found: Cost, stages: int) -> int:
-        """The receptive field after the first stages of the network."""
-        if stages <= 0 or stages >= len(arch.stages):
-            return found.receptive_field if stages > 0 else 0
-        key = arch.stem, arch.stages[:stages]
-        if key not in self._fields:
-            self._fields[key] = cost(replace(arch, stages=key[1])).receptive_field
-        return self._fields[key]
+            part.learn(code, _summed(found, i, head), _specification(arch, i, head))
 
 
 def _summed(found: Cost, i: int, head: bool) -> tuple[int, ...]:
@@ -170,7 +155,8 @@ def _summed(found: Cost, i: int, head: bool) -> tuple[int, ...]:
     backbone = {"stem"} | {f"stage{n}" for n in range(1, i)}
     own = {"stem" if not i else f"stage{i}"}
     parts = [p for p in found.parts if (p.name not in backbone if head else p.name in own)]
-    return tuple(sum(getattr(part, name) for part in parts) for name in SUMMED)
+    reach = sum(part.reach for part in parts) + (i == 0)
+    return *(sum(getattr(part, name) for part in parts) for name in COUNTS), reach
 
 
 def _specification(arch: Architecture, i: int, head: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Networks with a name, as the settings that :func:`pyconv_search.arch.resnet.resnet` reads.
+"""Networks with a name, as the settings that :func:`pyconv_search.arch.readers.read` reads.
 
 A name is a backbone's, or a backbone's and a head's with a plus between them: ``ps-resnet-50+fpn``. Hyphens and
 capitals do not matter.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pyconv_search.arch.resnet import IMAGENET_BLOCKS, resnet
+from pyconv_search.arch.readers import read
+from pyconv_search.arch.resnet import IMAGENET_BLOCKS
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.fields import suggestion
@@ -108,8 +109,7 @@ HEADS: dict[str, Settings] = {
 
 def preset(name: str) -> Architecture:
     """The named network at its published input size. Raises UserError with the nearest known name."""
-    settings = settings_of(name)
-    return resnet(settings, tuple(settings.get("input", (3, 224, 224))), settings.get("classes", 1000))
+    return read(settings_of(name))
 
 
 def is_preset(name: str) -> bool:

@@ -54,7 +54,7 @@ class Costs:
     space that is full of mistakes is slow.
     """
 
-    def __init__(self, space: Space, input: tuple[int, int, int] | None = None, classes: int | None = None) -> None:
+    def __init__(self, space: Space, input: tuple[int, ...] | None = None, classes: int | None = None) -> None:
         self._space, self._input, self._classes = space, input, classes
         self._parts = [PartTable(influence, len(COLUMNS)) for influence in influences(space)]
         self._failed: set[tuple[int, ...]] = set()

@@ -114,7 +114,7 @@ def _share(held: Mask) -> float:
     return int(held.sum()) / max(len(held), 1)
 
 
-def check(space: Space, input: tuple[int, int, int] | None = None, classes: int | None = None) -> None:
+def check(space: Space, input: tuple[int, ...] | None = None, classes: int | None = None) -> None:
     """Build every network of a small space, and of a large one every value of every parameter and a seeded sample.
 
     They are built for the space's own input and classes, unless a study's are given.
@@ -147,7 +147,7 @@ def _first(alike: list[Problem]) -> Problem:
     return Problem(alike[0].path, alike[0].text + more)
 
 
-def _nothing(space: Space, input: tuple[int, int, int] | None, classes: int | None) -> Problem:
+def _nothing(space: Space, input: tuple[int, ...] | None, classes: int | None) -> Problem:
     """What is wrong with a space that holds no network: the network itself, or else its constraints."""
     try:
         space.architecture(next(space.assignments()), input, classes)

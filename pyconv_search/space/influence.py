@@ -26,7 +26,8 @@ _LOCAL = (*CONV_KEYS, "blocks", "shortcut")  # keys of one stage that leave the 
 _STAGE = (*_LOCAL, "width", "out", "stride")
 _STEM = ("kernel", "width", "stride", "pool")
 _COMMON = (*CONV_KEYS, "shortcut")  # keys of the network that every stage reads, and no other part
-_NETWORK = (*_COMMON, "family", "input", "classes", "stem", "stages", "depth", "blocks", "block", "width", "expansion")
+_NETWORK = (*_COMMON, "family", "input", "classes", "depth", "blocks", "block", "width", "expansion")
+_FIXED = ("preset", "form", "se", "non_local", "time_stride", "head")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Influence:
 def influences(space: Space) -> tuple[Influence, ...]:
     """The influences on stem, stage1, … and head, in this order; a part that no network has may be among them."""
     stages = _stages(space)
-    whole = not _ruled(space.network)
+    whole = not _ruled({**space.base, **space.network})
     names = ["stem", *(f"stage{i + 1}" for i in range(stages)), "head"]
     return tuple(Influence(name, tuple(_inputs(space, part, stages, whole))) for part, name in enumerate(names))
 
@@ -53,12 +54,18 @@ def _ruled(network: Any) -> bool:
     """Whether there is a rule for every key of the network."""
     stem, stages = network.get("stem", {}), network.get("stages", [])
     return (
-        set(network) <= set(_NETWORK)
+        _known(network, (*_NETWORK, "stem", "stages"))
         and isinstance(stem, dict)
-        and set(stem) <= set(_STEM)
+        and _known(stem, _STEM)
         and isinstance(stages, list)
-        and all(isinstance(stage, dict) and set(stage) <= set(_STAGE) for stage in stages)
+        and all(isinstance(stage, dict) and _known(stage, _STAGE) for stage in stages)
     )
+
+
+def _known(section: dict[str, Any], keys: tuple[str, ...]) -> bool:
+    """Whether every key has a rule, or is one of those that are harmless where no parameter changes them."""
+    rest = {key: value for key, value in section.items() if key not in keys}
+    return set(rest) <= set(_FIXED) and not any(references(rest))
 
 
 def _stages(space: Space) -> int:
@@ -73,7 +80,7 @@ def _stages(space: Space) -> int:
 
 def _candidates(space: Space, key: str) -> list[Any]:
     """What a key of the network may hold."""
-    value = space.network.get(key)
+    value = space.network.get(key, space.base.get(key))
     read = reference(value)
     return [value] if read is None else [indexed(v, read[1]) for v in space.by_name[read[0]].domain.values]
 

@@ -38,7 +38,7 @@ def draw(space: Space, seed: int, number: int) -> Assignment:
 
 
 def sample(
-    space: Space, n: int, seed: int, input: tuple[int, int, int] | None = None, classes: int | None = None
+    space: Space, n: int, seed: int, input: tuple[int, ...] | None = None, classes: int | None = None
 ) -> Iterator[Sample]:
     """``n`` networks that satisfy the constraints, all different.
 

@@ -6,12 +6,13 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.arch.cost import Cost, cost
-from pyconv_search.arch.resnet import resnet
+from pyconv_search.arch.presets import settings_of
+from pyconv_search.arch.readers import CLASSES, IMAGE, READERS, read
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.fields import (
@@ -31,7 +32,6 @@ from pyconv_search.space.domains import Domain, read_domain
 from pyconv_search.space.references import check_references, filled
 
 Assignment = dict[str, Any]
-FAMILIES = {"resnet": resnet}
 COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
 RESERVED = (*COSTS, *FUNCTIONS, "name")  # a study's row has a name beside its parameters
 MOST_COUNTED = 500_000
@@ -58,16 +58,20 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """A validated search space. An assignment maps each active parameter, in order, to its value."""
+    """A validated search space. An assignment maps each active parameter, in order, to its value.
+
+    ``network`` is what the file says of it, with references; ``base`` the settings of the preset that it begins with.
+    """
 
     name: str
     about: str
     parameters: tuple[Parameter, ...]
     network: Mapping[str, Any]
     constraints: tuple[Expression, ...]
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     classes: int
     document: Document
+    base: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def by_name(self) -> dict[str, Parameter]:
@@ -75,7 +79,7 @@ class Space:
         return {parameter.name: parameter for parameter in self.parameters}
 
     def architecture(
-        self, values: Assignment, input: tuple[int, int, int] | None = None, classes: int | None = None
+        self, values: Assignment, input: tuple[int, ...] | None = None, classes: int | None = None
     ) -> Architecture:
         """The network of an assignment, for the space's own input and classes unless others are given.
 
@@ -84,11 +88,10 @@ class Space:
         """
         problems = Problems()
         settings = filled(self.network, values, ("network",), problems)
+        settings = {key: value for key, value in settings.items() if value is not None and key != "preset"}
         problems.check()
         try:
-            return FAMILIES[self.network.get("family", "resnet")](
-                settings, input or self.input, classes or self.classes
-            )
+            return read({**self.base, **settings}, input or self.input, classes or self.classes)
         except SpecError as error:
             raise self.document.error([self._told(problem, values) for problem in error.problems]) from None
 
@@ -111,7 +114,7 @@ class Space:
         ]
 
     def fit(
-        self, values: Assignment, input: tuple[int, int, int] | None = None, classes: int | None = None
+        self, values: Assignment, input: tuple[int, ...] | None = None, classes: int | None = None
     ) -> tuple[Architecture, Cost] | None:
         """The network and its cost, or None where a constraint does not hold."""
         if self.violated(values):
@@ -212,11 +215,14 @@ def space_of(doc: Document) -> Space:
     name, about = fields.text("space"), fields.text("about", "")
     parameters = _parameters(fields.section("parameters", None))
     network = fields.section("network")
-    network.text("family", "resnet", tuple(FAMILIES))
-    size = integers(network.take("input", [3, 224, 224]), ("network", "input"), problems)
-    if len(size) != 3:
-        problems.add(("network", "input"), f"must be [channels, height, width], but got {list(size)}")
-    classes = network.integer("classes", 1000, low=2)
+    base = _base(network)
+    network.text("family", "resnet", tuple(READERS))
+    size = integers(network.take("input", base.get("input", IMAGE)), ("network", "input"), problems)
+    if len(size) not in (3, 4):
+        problems.add(
+            ("network", "input"), f"must be [channels, height, width] or, for video, time second, but got {list(size)}"
+        )
+    classes = network.integer("classes", base.get("classes", CLASSES), low=2)
     constraints = _constraints(fields, parameters)
     fields.close()
     settings = doc.value.get("network", {}) if isinstance(doc.value, dict) else {}
@@ -224,7 +230,19 @@ def space_of(doc: Document) -> Space:
         check_references(settings, {p.name: p.domain for p in parameters}, ("network",), problems)
     if problems.found:
         raise doc.error(problems.found)
-    return Space(name, about, parameters, settings, constraints, (size[0], size[1], size[2]), classes, doc)
+    return Space(name, about, parameters, settings, constraints, size, classes, doc, base)
+
+
+def _base(network: Fields) -> Mapping[str, Any]:
+    """The settings of the network's ``preset``, which its own keys replace one by one."""
+    name = network.text("preset", None)
+    if name is None:
+        return {}
+    try:
+        return settings_of(name)
+    except UserError as error:
+        network.add("preset", str(error))
+        return {}
 
 
 def _parameters(fields: Fields) -> tuple[Parameter, ...]:

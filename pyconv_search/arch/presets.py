@@ -136,5 +136,6 @@ _HEADS = {_plain(name): (name, settings) for name, settings in HEADS.items()}
 def _found(name: str, known: dict[str, tuple[str, Settings]], what: str) -> Settings:
     if _plain(name) not in known:
         names = [own for own, _ in known.values()]
-        raise UserError(f"unknown {what} {name!r}{suggestion(name, names)}; known: {', '.join(names)}")
+        hint = suggestion(name, names) or f"; known: {', '.join(names)}"
+        raise UserError(f"unknown {what} {name!r}{hint}")
     return known[_plain(name)][1]

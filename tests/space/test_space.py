@@ -252,7 +252,7 @@ def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None
                                            "3 stages of basic blocks, but got 19; nearest: 18, 20"),
         ("space: t\nnetwork: {depth: 18, input: [3, 16, 16]}", "f.yaml:2:29 network.input: 16×16 pixels are too few: the "
          "network reduces each side 32 times; at least 32×32, or fewer strides"),
-        ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width], "
+        ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width] or, for video, time second, "
                                                            "but got [3, 16]"),
         ("space: t\nnetwork: {depth: 18}\nparameters: {sum: {choice: [1]}}", "f.yaml:3:19 parameters.sum: is not a usable "
          "name: a letter, then letters, digits or _; reserved: params, macs, gmacs, activations, receptive_field, len, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import io
 import json
 import sys
@@ -34,8 +35,19 @@ app.add_typer(data_app, name="data")
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
+Network = Annotated[
+    str, typer.Argument(metavar="FILE|NAME", help="A space of one network, or a network's name (see `networks`).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
+
+
+class Dtype(enum.StrEnum):
+    """Types of numbers whose memory ``cost`` tells."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 def _version(wanted: bool) -> None:
@@ -100,16 +112,45 @@ def space_sample(
 
 @app.command()
 def cost(
-    network: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A space of one network, or a network's name.")],
+    network: Network,
+    draw: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the network into this file.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, for the memory.")] = 1,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers, for the memory.")] = Dtype.float32,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, multiply-adds, activations and receptive field of a network, whole and by part."""
+    """Parameters, multiply-adds, activations, memory and receptive field of a network, whole and by part."""
     from pyconv_search.arch.cost import cost
-    from pyconv_search.cli import text
+    from pyconv_search.cli import costs
 
     arch = _network(network)
     found = cost(arch)
-    _print(text.cost_dict(arch, found) if as_json else text.cost_text(network, arch, found))
+    wanted = (batch, dtype.value)
+    _print(costs.cost_dict(arch, found, *wanted) if as_json else costs.cost_text(network, arch, found, *wanted))
+    if draw is not None:
+        from pyconv_search.report.drawing import write_drawing
+
+        print(write_drawing(arch, draw, network), file=sys.stderr)
+
+
+@app.command()
+def networks(
+    network: Annotated[
+        str | None, typer.Argument(metavar="[FILE|NAME]", help="Draw this network's stages instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every network that the papers print: printed against computed parameters and GFLOPs."""
+    from pyconv_search.arch.cost import cost
+    from pyconv_search.cli import catalogue
+
+    if network is not None:
+        if as_json:
+            raise UserError("networks NAME draws for people; `cost NAME --json` gives the network as JSON")
+        arch = _network(network)
+        _print(catalogue.network_text(network, arch, cost(arch)))
+        return
+    found = catalogue.published()
+    _print(catalogue.networks_dict(found) if as_json else catalogue.networks_text(found))
 
 
 @app.command()

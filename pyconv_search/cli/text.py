@@ -7,9 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyconv_search.arch.canonical import to_dict
-from pyconv_search.arch.cost import Cost
-from pyconv_search.arch.spec import Architecture
 from pyconv_search.results.store import Store
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text
@@ -45,27 +42,6 @@ def amount(name: str, value: float) -> str:
         if value >= size:
             return f"{value / size:.4g} {unit}"
     return f"{value:g}"
-
-
-def cost_dict(arch: Architecture, found: Cost) -> dict[str, Any]:
-    """The cost as plain values."""
-    return {"arch_id": arch.arch_id, **dataclasses.asdict(found), "gmacs": found.gmacs, "architecture": to_dict(arch)}
-
-
-def cost_text(name: str, arch: Architecture, found: Cost) -> str:
-    """The cost of a network by part and in all, per image."""
-    rows: list[tuple[object, ...]] = [("part", "output", "params", "MACs", "activations")]
-    for part in found.parts:
-        rows.append(
-            (part.name, "×".join(map(str, part.size)), f"{part.params:,}", f"{part.macs:,}", f"{part.activations:,}")
-        )
-    rows.append(("all", "", f"{found.params:,}", f"{found.macs:,}", f"{found.activations:,}"))
-    head = f"{name}  arch_id {arch.arch_id[:16]}  input {'×'.join(map(str, arch.input))}, {arch.classes} classes"
-    tail = (
-        f"{found.params / 1e6:.2f} M parameters, {found.gmacs:.4g} GMACs (multiply-adds of convolutions and the linear "
-        f"layer), receptive field {found.receptive_field} px"
-    )
-    return "\n".join([head, "", table(rows, (2, 3, 4)), "", tail])
 
 
 def description_dict(space: Space, d: Description) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyconv_search.arch.blocks import main_branch, shortcut_pools, shortcut_projects
 from pyconv_search.arch.dilation import dilation_matrix
-from pyconv_search.arch.spec import Conv, Level, Stage, main_branch, shortcut_pools, shortcut_projects
+from pyconv_search.arch.spec import Conv, Level, Stage
 from pyconv_search.report.drawing_lattice import Lattice, lattice_of
 from pyconv_search.report.pen import (
     INK,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pyconv_search.arch.blocks import main_branch
 from pyconv_search.arch.dilation import dilation_matrix
-from pyconv_search.arch.spec import Architecture, Level, main_branch
+from pyconv_search.arch.spec import Architecture, Level
 from pyconv_search.report.pen import (
     INK,
     LINE,

@@ -36,16 +36,16 @@ class ExpressionError(UserError):
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed expression: its ``source`` and the ``names`` it reads."""
+    """A parsed expression: its ``source``, the ``names`` it reads, and its syntax ``tree``, of allowed nodes alone."""
 
     source: str
     names: frozenset[str]
-    _tree: ast.expr = field(repr=False, compare=False)
+    tree: ast.expr = field(repr=False, compare=False)
 
     @property
     def is_condition(self) -> bool:
         """Whether it compares something, so that it is true or false and not, say, a number."""
-        tree = self._tree
+        tree = self.tree
         return isinstance(tree, (ast.Compare, ast.BoolOp)) or (
             isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not)
         )
@@ -57,7 +57,7 @@ class Expression:
             ExpressionError: if the values do not go together (a list compared with a number, a division by zero, …).
         """
         try:
-            return _evaluate(self._tree, values)
+            return _evaluate(self.tree, values)
         except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise ExpressionError(f"{self.source!r} cannot be evaluated: {error}") from None
 

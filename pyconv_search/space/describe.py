@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from pyconv_search.arch.cost import Cost, cost
-from pyconv_search.arch.spec import Architecture
+import numpy as np
+import numpy.typing as npt
+
+from pyconv_search.arch.cost import cost
 from pyconv_search.errors import UserError
 from pyconv_search.fields import Path, Problem, SpecError
+from pyconv_search.space.arrays import Costs
+from pyconv_search.space.choices import decode, encode, every
+from pyconv_search.space.masks import Ints, Mask, satisfied
 from pyconv_search.space.sampling import Sample, draw, sample
 from pyconv_search.space.space import COSTS, Assignment, Space
 
-EXACT = 1500
+EXACT = 1500  # networks that are built one by one, about half a second
+LISTED = 1_000_000  # assignments that are looked at all together
 BINS = 10
 
 
@@ -48,33 +54,43 @@ class Description:
 
 
 def describe(space: Space, seed: int = 0) -> Description:
-    """Cost the whole space if it has at most EXACT assignments, else EXACT seeded draws of it."""
-    exact = space.size <= EXACT
-    chosen = list(space.assignments()) if exact else [draw(space, seed, i) for i in range(EXACT)]
-    accepted: list[tuple[Architecture, Cost]] = []
-    asked, held = Counter[str](), Counter[str]()
-    for values in chosen:
-        violated = space.violated(values)
-        readable = {c.source for c in space.constraints if not (violated and c.names & set(COSTS))}
-        if not violated:
-            arch = space.architecture(values)
-            found = cost(arch)
-            violated = space.violated(values, found)
-            if not violated:
-                accepted.append((arch, found))
-        asked.update(readable)
-        held.update(readable - {c.source for c in violated})
-    networks = {arch for arch, _ in accepted}
+    """Cost the whole space if that takes no more than EXACT networks built one by one, else EXACT seeded draws of it.
+
+    Raises:
+        DocumentError: if an assignment that satisfies the constraints on parameters is no network.
+    """
+    costs = Costs(space)
+    choices, exact = _looked_at(space, costs, seed)
+    on_parameters = satisfied(space, choices)
+    built = choices[np.all([np.ones(len(choices), bool), *on_parameters], axis=0)]
+    columns = costs(built)
+    for row in built[~columns.valid][:1]:
+        space.architecture(decode(space, row))
+    values = {name: getattr(columns, name) if name == "gmacs" else columns[name] for name in COSTS}
+    on_costs = satisfied(space, built, values)
+    accepted = np.all([columns.valid, *on_costs], axis=0)
+    networks = len(np.unique(costs.same(built[accepted])))
+    asks_costs = [bool(c.names & set(COSTS)) for c in space.constraints]
+    held = [after if asks else before for asks, before, after in zip(asks_costs, on_parameters, on_costs, strict=True)]
     return Description(
         size=space.size,
         exact=exact,
-        looked_at=len(chosen),
-        networks=len(networks),
-        accepted=len(accepted) / len(chosen),
-        acceptance=tuple((c.source, held[c.source] / max(asked[c.source], 1)) for c in space.constraints),
-        spreads={name: spread([getattr(c, name) for _, c in accepted]) for name in COSTS if accepted},
-        samples=_samples(space, seed, len(networks)),
+        looked_at=len(choices),
+        networks=networks,
+        accepted=int(accepted.sum()) / len(choices),
+        acceptance=tuple((c.source, _share(rows)) for c, rows in zip(space.constraints, held, strict=True)),
+        spreads={name: spread(column[accepted]) for name, column in values.items() if networks},
+        samples=_samples(space, seed, networks),
     )
+
+
+def _looked_at(space: Space, costs: Costs, seed: int) -> tuple[Ints, bool]:
+    """The choices to look at, and whether they are all there are."""
+    if space.size <= LISTED:
+        choices = every(space)
+        if space.size <= EXACT or costs.unknown(choices) <= EXACT:
+            return choices, True
+    return encode(space, [draw(space, seed, i) for i in range(EXACT)]), False
 
 
 def _samples(space: Space, seed: int, networks: int) -> tuple[Sample, ...]:
@@ -84,13 +100,18 @@ def _samples(space: Space, seed: int, networks: int) -> tuple[Sample, ...]:
         return ()
 
 
-def spread(values: list[float]) -> Spread:
+def spread(values: npt.NDArray[Any]) -> Spread:
     """The distribution of ``values``."""
-    low, high = min(values), max(values)
-    counts = [0] * BINS
-    for value in values:
-        counts[min(int((value - low) / (high - low) * BINS), BINS - 1) if high > low else 0] += 1
-    return Spread(low, statistics.median(values), high, tuple(counts))
+    ordered, n = np.sort(values), len(values)
+    low, high = ordered[0].item(), ordered[-1].item()
+    bins = ((values - low) / ((high - low) or 1) * BINS).astype(np.int64)
+    counts = np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+    middle = ordered[(n - 1) // 2 : n // 2 + 1].tolist()
+    return Spread(low, statistics.median(middle), high, tuple(counts.tolist()))
+
+
+def _share(held: Mask) -> float:
+    return int(held.sum()) / max(len(held), 1)
 
 
 def check(space: Space, input: tuple[int, int, int] | None = None, classes: int | None = None) -> None:

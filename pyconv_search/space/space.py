@@ -21,8 +21,6 @@ from pyconv_search.fields import (
     Problems,
     SpecError,
     integers,
-    kind_of,
-    path_text,
     shown,
     suggestion,
 )
@@ -30,6 +28,7 @@ from pyconv_search.space import document
 from pyconv_search.space.constraints import FUNCTIONS, Expression, ExpressionError, parse
 from pyconv_search.space.document import Document
 from pyconv_search.space.domains import Domain, read_domain
+from pyconv_search.space.references import check_references, filled
 
 Assignment = dict[str, Any]
 FAMILIES = {"resnet": resnet}
@@ -37,7 +36,6 @@ COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
 RESERVED = (*COSTS, *FUNCTIONS, "name")  # a study's row has a name beside its parameters
 MOST_COUNTED = 500_000
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
-_REFERENCE = re.compile(r"^\$([A-Za-z][A-Za-z0-9_]*)((?:\[\d+\])*)$")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Parameter:
         """Whether the parameter matters, given the values of those before it; not where it asks for an inactive one."""
         if self.when is None:
             return True
-        return all(values.get(name) is not None for name in self.when.names) and _holds(
+        return all(values.get(name) is not None for name in self.when.names) and holds(
             self.when, values, ("parameters", self.name, "when")
         )
 
@@ -85,7 +83,7 @@ class Space:
             DocumentError: with the place in the space's file of every number that does not fit.
         """
         problems = Problems()
-        settings = _filled(self.network, values, ("network",), problems)
+        settings = filled(self.network, values, ("network",), problems)
         problems.check()
         try:
             return FAMILIES[self.network.get("family", "resnet")](
@@ -109,7 +107,7 @@ class Space:
         return [
             c
             for i, c in enumerate(self.constraints)
-            if all(env.get(name) is not None for name in c.names) and not _holds(c, env, ("constraints", i))
+            if all(env.get(name) is not None for name in c.names) and not holds(c, env, ("constraints", i))
         ]
 
     def fit(
@@ -185,7 +183,8 @@ class Space:
         return values
 
 
-def _holds(expression: Expression, values: Mapping[str, Any], path: Path) -> bool:
+def holds(expression: Expression, values: Mapping[str, Any], path: Path) -> bool:
+    """Whether the expression at ``path`` is true; raises SpecError where its values do not go together."""
     try:
         return bool(expression(values))
     except ExpressionError as error:
@@ -222,7 +221,7 @@ def space_of(doc: Document) -> Space:
     fields.close()
     settings = doc.value.get("network", {}) if isinstance(doc.value, dict) else {}
     if isinstance(settings, dict):
-        _check_references(settings, {p.name: p for p in parameters}, ("network",), problems)
+        check_references(settings, {p.name: p.domain for p in parameters}, ("network",), problems)
     if problems.found:
         raise doc.error(problems.found)
     return Space(name, about, parameters, settings, constraints, (size[0], size[1], size[2]), classes, doc)
@@ -279,59 +278,3 @@ def _constraints(fields: Fields, parameters: tuple[Parameter, ...]) -> tuple[Exp
         for i, source in enumerate(fields.items("constraints", None))
     ]
     return tuple(expression for expression in read if expression is not None)
-
-
-def _reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
-    """The name and indices of a reference such as ``$levels[0]``; None for any other value."""
-    match = _REFERENCE.match(value) if isinstance(value, str) else None
-    return (match[1], tuple(int(i) for i in re.findall(r"\d+", match[2]))) if match else None
-
-
-def _check_references(value: Any, parameters: Mapping[str, Parameter], path: Path, problems: Problems) -> None:
-    """Every reference names a parameter, and its index exists in every value of the domain."""
-    children: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        _check_references(child, parameters, (*path, key), problems)
-    if not isinstance(value, str) or not value.startswith("$"):
-        return
-    reference = _reference(value)
-    if reference is None:
-        problems.add(path, f"{value!r} is not a reference; for example: $levels or $levels[0]")
-    elif reference[0] not in parameters:
-        known = list(parameters)
-        problems.add(
-            path,
-            f"unknown parameter {reference[0]!r}{suggestion(reference[0], known)}; known: {', '.join(known) or 'none'}",
-        )
-    elif reference[1]:
-        for candidate in parameters[reference[0]].domain.values:
-            try:
-                _indexed(candidate, reference[1])
-            except (TypeError, IndexError, KeyError):
-                problems.add(path, f"{value} does not exist where {reference[0]} is {shown(candidate)}")
-                break
-
-
-def _indexed(value: Any, indices: tuple[int, ...]) -> Any:
-    for i in indices:
-        if not isinstance(value, (list, tuple)):
-            raise TypeError(f"{kind_of(value)} has no index")
-        value = value[i]
-    return value
-
-
-def _filled(value: Any, values: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    """``value`` with every reference replaced; one to an inactive parameter becomes null, which leaves the default."""
-    if isinstance(value, dict):
-        return {key: _filled(child, values, (*path, key), problems) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_filled(child, values, (*path, i), problems) for i, child in enumerate(value)]
-    reference = _reference(value)
-    if reference is None:
-        return value
-    found = values.get(reference[0])
-    try:
-        return None if found is None else _indexed(found, reference[1])
-    except (TypeError, IndexError):
-        problems.add(path, f"{value} does not exist where {reference[0]} is {shown(found)} ({path_text(path)})")
-        return None

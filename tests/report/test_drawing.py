@@ -10,11 +10,11 @@ import pytest
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from pyconv_search.arch.blocks import main_branch
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.dilation import dilation_matrix
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.resnet import resnet
-from pyconv_search.arch.spec import main_branch
 from pyconv_search.errors import UserError
 from pyconv_search.report.drawing import draw, si, write_drawing
 from pyconv_search.report.pen import dilation_colour, ink_on, kernel_face, kernel_text, luminance
@@ -32,9 +32,9 @@ DEEP = {
 NETWORKS = {
     **{
         name: preset(name)
-        for name in ("resnet50", "pyconvresnet50", "ps-resnet50", "ps-resnext50-32x4d", "resnet20-cifar")
+        for name in ("resnet-50", "pyconvresnet-50", "ps-resnet-50", "ps-resnext-50-32x4d", "resnet-20-cifar")
     },
-    **{name: preset(name) for name in ("resnext50-32x4d", "pyconvresnet18")},
+    **{name: preset(name) for name in ("resnext-50-32x4d", "pyconvresnet-18")},
     "joint": resnet({**SMALL, **JOINT, "shortcut": "max+conv"}, (3, 32, 32), 10),
     "depthwise": resnet(
         {**SMALL, "width": 16, "stages": [{"groups": 16 * 2**i} for i in range(3)], "pattern": [1, 9]}, (3, 32, 32), 10
@@ -239,10 +239,10 @@ def test_a_kernel_in_time_has_its_label():
 
 
 def test_it_is_written_whole_and_only_as_svg(tmp_path):
-    path = write_drawing(preset("resnet50"), tmp_path / "a.svg", "A")
-    assert path.read_text(encoding="utf-8") == draw(preset("resnet50"), "A")
+    path = write_drawing(preset("resnet-50"), tmp_path / "a.svg", "A")
+    assert path.read_text(encoding="utf-8") == draw(preset("resnet-50"), "A")
     with pytest.raises(UserError, match=r"a\.png: must end in \.svg"):
-        write_drawing(preset("resnet50"), tmp_path / "a.png")
+        write_drawing(preset("resnet-50"), tmp_path / "a.png")
     with pytest.raises(UserError, match="cannot be written"):
-        write_drawing(preset("resnet50"), tmp_path / "none" / "a.svg")
+        write_drawing(preset("resnet-50"), tmp_path / "none" / "a.svg")
     assert [p.name for p in tmp_path.iterdir()] == ["a.svg"]

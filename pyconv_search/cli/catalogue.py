@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from pyconv_search.arch.cost import Cost, Part
-from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, verdict
-from pyconv_search.arch.spec import Architecture, Level, Stage, to_dict
+from pyconv_search.arch.canonical import to_dict
+from pyconv_search.arch.cost import Cost, Part, cost
+from pyconv_search.arch.presets import preset
+from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, network_rows, verdict
+from pyconv_search.arch.spec import Architecture, Level, Stage
 from pyconv_search.cli.text import table
 from pyconv_search.results.tables import compact
 
@@ -26,6 +29,16 @@ def judged(rows: Sequence[NetworkRow], cost_of: CostOf) -> Judged:
     """Every row with its verdict; each (network, input) is counted once."""
     costs = {place: cost_of(*place) for place in dict.fromkeys((row.network, row.input) for row in rows)}
     return [(row, verdict(row, costs[row.network, row.input])) for row in rows]
+
+
+def published() -> Judged:
+    """Every published network with the cost of the preset of its name."""
+    return judged(network_rows(), _cost_of)
+
+
+def _cost_of(name: str, size: tuple[int, ...] | None) -> Counts:
+    arch = preset(name)
+    return cost(arch if size is None else replace(arch, input=size))
 
 
 def networks_dict(found: Judged) -> dict[str, Any]:
@@ -88,22 +101,22 @@ def _last(found: Judged) -> str:
     )
 
 
-def network_text(name: str, arch: Architecture, cost: Cost) -> str:
+def network_text(name: str, arch: Architecture, found: Cost) -> str:
     """One network from the stem to the head: of every stage its blocks, its pyramid of levels and its cost.
 
     A level's line shows the kernel to scale, its output channels, its groups, and the depth of its kernels (channels
     of one group; the bar is its share of all) to scale: the two pyramids that face opposite ways (PyConv, figure 2).
     """
-    lines = [f"{name}   input {_times(arch.input)}   {_cost_words(cost.params, cost.macs).strip()}", ""]
+    lines = [f"{name}   input {_times(arch.input)}   {_cost_words(found.params, found.macs).strip()}", ""]
     stages = {f"stage{i}": stage for i, stage in enumerate(arch.stages, 1)}
     levels = iter(_levels(arch))
-    for part in cost.parts:
+    for part in found.parts:
         stage = stages.get(part.name)
         lines.append(_heading(part, _stem_words(arch) if part.name == "stem" else _words(stage)))
         lines += islice(levels, len(stage.conv.levels) if stage else 0)
     more = {key: value for key, value in to_dict(arch).items() if key not in KNOWN_OF_NETWORK}
     lines += ["", *(f"{key} {compact(value)}" for key, value in more.items())] if more else []
-    return "\n".join([*lines, "", f"receptive field {cost.receptive_field} px; arch_id {arch.arch_id[:16]}"])
+    return "\n".join([*lines, "", f"receptive field {found.receptive_field} px; arch_id {arch.arch_id[:16]}"])
 
 
 KNOWN_OF_NETWORK = {"stem", "stages", "classes", "input", "family"}

@@ -9,7 +9,7 @@ import pytest
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.published.networks import Counts, network_rows
 from pyconv_search.arch.resnet import resnet
-from pyconv_search.cli.networks import judged, network_text, networks_dict, networks_text
+from pyconv_search.cli.catalogue import judged, network_text, networks_dict, networks_text
 
 PYCONV = {"depth": 50, "levels": [4, 3, 2, 1], "stem": {"pool": "none"}, "shortcut": "max+conv"}
 

@@ -95,7 +95,7 @@ def shrinks(stage: Stage) -> bool:
 
 def shortcut_pools(stage: Stage) -> bool:
     """Whether the first block's shortcut begins with a max pooling."""
-    return stage.shortcut == "max+conv" and shrinks(stage)
+    return stage.shortcut == "max+conv" and (shrinks(stage) or stage.keeps_pool)
 
 
 def shortcut_projects(stage: Stage, in_width: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from pyconv_search.arch import network
-from pyconv_search.arch.blocks import BLOCKS, fed
+from pyconv_search.arch.blocks import BLOCKS, fed, shrinks
 from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.families import FAMILIES
 from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, Conv, Level, Stage, divisors
@@ -56,7 +56,7 @@ def _features(arch: Architecture) -> list[Shape]:
 
 
 def settled(arch: Architecture) -> tuple[Stage, ...]:
-    """The stages with ``axes`` dropped from depthwise levels, where it has no meaning."""
+    """The stages with ``axes`` dropped from depthwise levels, and ``keeps_pool`` where it changes nothing."""
     return tuple(_settled(stage, in_width) for stage, in_width in arch.walk())
 
 
@@ -66,7 +66,9 @@ def _settled(stage: Stage, in_width: int) -> Stage:
         replace(level, axes="both") if inputs == {level.groups} and level.groups > 1 else level
         for level in stage.conv.levels
     )
-    return stage if levels == stage.conv.levels else replace(stage, conv=Conv(levels))
+    keeps_pool = stage.keeps_pool and stage.shortcut == "max+conv" and not shrinks(stage)
+    same = levels == stage.conv.levels and keeps_pool == stage.keeps_pool
+    return stage if same else replace(stage, conv=Conv(levels), keeps_pool=keeps_pool)
 
 
 def _check_values(value: Any, path: Path, problems: Problems) -> None:

@@ -1,8 +1,9 @@
 """What a network costs, in closed form: exact integers, folded over its layers, without building a model.
 
 Everything is for one image. ``params`` counts every trainable number: convolutions, two per batch-normalised channel,
-linear layers. ``macs``, ``thop`` and ``executed`` are the conventions of :mod:`pyconv_search.arch.counting`.
-``activations`` counts the output elements of all convolutions and linear layers (Radosavovic et al. 2020).
+linear layers, also those that are called in training only (an auxiliary head). ``macs``, ``thop`` and ``executed`` are
+the conventions of :mod:`pyconv_search.arch.counting`. ``activations`` counts the output elements of all convolutions
+and linear layers that are called in inference (Radosavovic et al. 2020).
 ``receptive_field`` is the theoretical one of the last feature map, in input pixels along the width, without attention
 and global pooling; where basic blocks have groups narrower than their pattern it is an upper bound, since no channel
 meets every dilation on its way.
@@ -152,5 +153,5 @@ def _counts(layers: Sequence[Layer]) -> tuple[int, ...]:
         sum(counting.macs(layer) for layer in layers),
         counting.thop(layers),
         sum(counting.executed(layer) for layer in layers),
-        sum(layer.output.size for layer in layers if layer.kind in ("conv", "linear")),
+        sum(layer.output.size for layer in layers if layer.kind in ("conv", "linear") and not layer.training),
     )

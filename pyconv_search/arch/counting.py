@@ -8,6 +8,9 @@ window (plus one for averages) a pooled number. Each module counts its last call
 three times counts once.
 
 ``executed``: every multiply-add that runs, that is ``macs`` and the matrix products of attention.
+
+``macs`` and ``executed`` are those of inference; ``thop-2019`` includes the layers that are called in training only, as
+the segmentation tables of the PyConv paper do (its text on Table 5: the counts include the auxiliary loss).
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ from pyconv_search.arch.trace import Layer
 
 def macs(layer: Layer) -> int:
     """Multiply-adds of a convolution or linear layer."""
-    return layer.output.size * layer.fan_in if layer.kind in ("conv", "linear") else 0
+    return 0 if layer.training or layer.kind not in ("conv", "linear") else layer.output.size * layer.fan_in
 
 
 def executed(layer: Layer) -> int:
     """Multiply-adds that run."""
-    return layer.output.size * layer.fan_in if layer.kind in ("conv", "linear", "matmul") else 0
+    return 0 if layer.training or layer.kind not in ("conv", "linear", "matmul") else layer.output.size * layer.fan_in
 
 
 _THOP: dict[str, Callable[[Layer], int]] = {

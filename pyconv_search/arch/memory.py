@@ -1,13 +1,15 @@
 """How many numbers of one image a part of a network keeps in memory at once.
 
-``inference``: the most that live at one time when every tensor is freed after its last reader and rectifiers work in
-place. ``training``: what is kept for the backward pass when the forward pass ends. Buffers inside an operator and the
-two numbers a channel of batch normalisation are left out; a poly-scale convolution counts as one that reads its input.
+``inference``: the most that live at one time when every tensor is freed after its last reader, rectifiers work in
+place and dropout does nothing. ``training``: what is kept for the backward pass when the forward pass ends. Left out
+are buffers inside an operator and the one or two numbers a channel of batch normalisation and dropout; a poly-scale
+convolution counts as one that reads its input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pyconv_search.arch.trace import Layer, Tensor
@@ -21,13 +23,14 @@ class Kept(NamedTuple):
     """Elements of one image that a part keeps.
 
     ``free`` and ``held`` are the inference peaks when the inputs may be freed after their last reader, and when
-    something later still reads them. ``inside`` is kept for training besides the inputs, of which ``first`` says
-    whether each is, and the output, of which ``last`` says so; ``indices`` counts the positions that max poolings
-    remember, eight bytes each.
+    something later still reads them; ``read`` says of each input whether inference reads it. ``inside`` is kept for
+    training besides the inputs, of which ``first`` says whether each is, and the output, of which ``last`` says so;
+    ``indices`` counts the positions that max poolings remember, eight bytes each.
     """
 
     free: int
     held: int
+    read: tuple[bool, ...]
     inside: int
     first: tuple[bool, ...]
     last: bool
@@ -49,9 +52,11 @@ def kept(layers: Sequence[Layer], inputs: Sequence[Tensor], output: Tensor | Non
             *((layer.output,) if layer.kind in _READS_OUTPUT else ()),
         )
     }
+    called = _at_inference(layers)
     return Kept(
-        free=_peak(layers, sizes, inputs, last),
-        held=_peak(layers, sizes, inputs, last | {x.storage for x in inputs}),
+        free=_peak(called, sizes, inputs, last),
+        held=_peak(called, sizes, inputs, last | {x.storage for x in inputs}),
+        read=tuple(any(x.storage in {y.storage for y in layer.inputs} for layer in called) for x in inputs),
         inside=sum(sizes[n] for n in saved - ends),
         first=tuple(x.storage in saved for x in inputs),
         last=bool(saved & last),
@@ -59,10 +64,25 @@ def kept(layers: Sequence[Layer], inputs: Sequence[Tensor], output: Tensor | Non
     )
 
 
+def _at_inference(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """The layers without those of training; what follows a dropout reads what the dropout did."""
+    if not any(layer.training or layer.kind == "dropout" for layer in layers):
+        return layers
+    called: list[Layer] = []
+    passed: dict[int, Tensor] = {}
+    for layer in layers:
+        inputs = tuple(passed.get(x.storage, x) for x in layer.inputs)
+        if layer.kind == "dropout":
+            passed[layer.output.storage] = inputs[0]
+        elif not layer.training:
+            called.append(replace(layer, inputs=inputs, output=passed.get(layer.output.storage, layer.output)))
+    return called
+
+
 def _peak(layers: Sequence[Layer], sizes: dict[int, int], inputs: Sequence[Tensor], held: set[int]) -> int:
     """The most elements that live at one time; those of ``held`` are never freed."""
     last_reader = {x.storage: i for i, layer in enumerate(layers) for x in (*layer.inputs, layer.output)}
-    alive = {x.storage for x in inputs}
+    alive = {x.storage for x in inputs} & (last_reader.keys() | held)
     now = peak = sum(sizes[n] for n in alive)
     for i, layer in enumerate(layers):
         if layer.output.storage not in alive:
@@ -85,6 +105,7 @@ def chain(links: Sequence[Kept], sizes: Sequence[int]) -> Kept:
     return Kept(
         free=max(link.free for link in links),
         held=max(links[0].held, *(sizes[0] + link.free for link in links[1:])) if len(links) > 1 else links[0].held,
+        read=links[0].read,
         inside=sum(link.inside for link in links) + sum(n for n, a, b in between if a.last or b.first[0]),
         first=links[0].first,
         last=links[-1].last,
@@ -98,9 +119,10 @@ def whole(body: Sequence[Kept], sizes: Sequence[int], head: Kept, taps: Sequence
     ``sizes`` are the elements of the image and of every part's output; ``taps`` number them.
     """
     peak = waiting = 0
+    read = {tap for tap, wanted in zip(taps, head.read, strict=True) if wanted}
     for i, part in enumerate(body):
-        peak = max(peak, waiting + (part.held if i in taps else part.free))
-        waiting += sizes[i] if i in taps else 0
+        peak = max(peak, waiting + (part.held if i in read else part.free))
+        waiting += sizes[i] if i in read else 0
     tapped = dict(zip(taps, head.first, strict=True))
     training = head.inside + sum(part.inside for part in body)
     for i, size in enumerate(sizes):

@@ -57,9 +57,14 @@ def tapped(arch: Architecture) -> tuple[Shape, ...]:
     return tuple(x.shape for x in last.units[0].inputs)
 
 
-def taps(arch: Architecture) -> tuple[int, ...]:
-    """The stages whose features the head reads, counted from 0."""
-    return (arch.head or CLASSIFIER).taps(len(arch.stages))
+def taps(arch: Architecture, training: bool = True) -> tuple[int, ...]:
+    """The stages whose features the head reads, counted from 0; without ``training``, those that inference reads."""
+    found = (arch.head or CLASSIFIER).taps(len(arch.stages))
+    if training:
+        return found
+    *_, last = parts(arch)
+    read = {x.storage for layer in last.units[0].layers if not layer.training for x in layer.inputs}
+    return tuple(i for i, x in zip(found, last.units[0].inputs, strict=True) if x.storage in read)
 
 
 def layers(arch: Architecture) -> list[Layer]:

@@ -94,8 +94,9 @@ class Stage:
 
     ``shortcut`` says what the first block's shortcut is where the shape changes: ``conv``, a 1×1 convolution with the
     stride, or ``max+conv``, a 3×3 max pooling with the stride and then, where the width changes, a 1×1 convolution
-    (PyConv, section 4). ``time_stride`` is the stride along time in a network for video. ``non_local`` adds a non-local
-    block (Wang et al. 2018) after the last one.
+    (PyConv, section 4); ``keeps_pool`` says that the pooling stays where the stride is 1, as the released PyConvSegNet
+    has it where dilation takes the place of a stride. ``time_stride`` is the stride along time in a network for video.
+    ``non_local`` adds a non-local block (Wang et al. 2018) after the last one.
     """
 
     block: str
@@ -107,6 +108,7 @@ class Stage:
     time_stride: int = 1
     se: SqueezeExcite | None = None
     non_local: bool = False
+    keeps_pool: bool = False
 
 
 @dataclass(frozen=True, slots=True)

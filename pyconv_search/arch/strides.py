@@ -13,7 +13,8 @@ def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) ->
     """The stages so that one of the last features stands for ``output_stride`` pixels along each side.
 
     The last stages' strides become 1 and, unless ``dilate`` is false, the dilations of their convolutions grow by what
-    was taken out, so that each filter sees what it saw (Yu, Koltun, Funkhouser 2017; PyConv, section 4.2).
+    was taken out, so that each filter sees what it saw (Yu, Koltun, Funkhouser 2017; PyConv, section 4.2). The
+    max pooling in the shortcut of such a dilated stage stays, with stride 1: PyConv's printed operations count it.
     """
     wanted, dilate = fields.integer("output_stride", None), fields.flag("dilate", True)
     if wanted is None:
@@ -34,7 +35,8 @@ def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) ->
             made.append(stage)
             continue
         dilation *= stage.stride
-        made.append(replace(stage, stride=1, conv=_dilated(stage.conv, dilation) if dilate else stage.conv))
+        conv = _dilated(stage.conv, dilation) if dilate else stage.conv
+        made.append(replace(stage, stride=1, conv=conv, keeps_pool=dilate))
     return tuple(made)
 
 

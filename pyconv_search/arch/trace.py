@@ -44,7 +44,8 @@ class Layer:
 
     ``kernel`` is as the module is given it, so a square pooling window has one number; ``level`` counts the levels of
     a pyramid from 1 and is 0 elsewhere. ``fan_in`` counts the inputs of one output number: those that a
-    convolution or a linear layer multiplies, or the length of the inner products of a matrix product.
+    convolution or a linear layer multiplies, or the length of the inner products of a matrix product. ``training``
+    marks a layer that is called in training only.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Layer:
     fan_in: int = 0
     bias: bool = False
     level: int = 0
+    training: bool = False
 
     @property
     def params(self) -> int:
@@ -70,13 +72,13 @@ class Trace:
     def __init__(self, *shapes: Shape) -> None:
         self.inputs = tuple(Tensor(i, shape) for i, shape in enumerate(shapes))
         self.layers: list[Layer] = []
-        self._prefix = ""
+        self._prefix, self._training = "", False
         self._storages = itertools.count(len(shapes))
 
-    def within(self, name: str) -> Trace:
-        """The same record, with names that begin with ``name``."""
+    def within(self, name: str, training: bool = False) -> Trace:
+        """The same record, with names that begin with ``name``; ``training``: of layers called in training only."""
         inner = copy.copy(self)
-        inner._prefix = f"{self._prefix}{name}."
+        inner._prefix, inner._training = f"{self._prefix}{name}.", self._training or training
         return inner
 
     def _new(self, shape: Shape, field: int, jump: int) -> Tensor:
@@ -84,7 +86,9 @@ class Trace:
 
     def _add(self, kind: str, name: str, inputs: Sequence[Tensor], output: Tensor, **details: object) -> Tensor:
         full = self._prefix + name if name else ""
-        self.layers.append(Layer(kind, full, tuple(inputs), output, **details))  # type: ignore[arg-type]
+        self.layers.append(
+            Layer(kind, full, tuple(inputs), output, training=self._training, **details)  # type: ignore[arg-type]
+        )
         return output
 
     def _same(self, kind: str, name: str, inputs: Sequence[Tensor], in_place: bool = False) -> Tensor:
@@ -167,8 +171,8 @@ class Trace:
         return self._same("softmax", "", (x,))
 
     def dropout(self, name: str, x: Tensor) -> Tensor:
-        """Zeroes whole channels while training, nothing otherwise."""
-        return self._same("dropout", name, (x,), in_place=True)
+        """Zeroes whole channels while training; otherwise puts out what it reads."""
+        return self._same("dropout", name, (x,))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return self._same("add", "", (x, y))

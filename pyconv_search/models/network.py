@@ -34,7 +34,7 @@ class Network(nn.Module):
         self.transitions = nn.ModuleDict({i: module for i, module in between.items() if module is not None})
         self.stages = nn.Sequential(*_stages(arch, family))
         self.final = family.final(arch)
-        self.taps = network.taps(arch)
+        self.taps = {training: network.taps(arch, training) for training in (True, False)}
         shapes = network.tapped(arch)
         self.pool = average(arch.dimensions) if arch.head is None else None
         self.head: nn.Module
@@ -73,7 +73,7 @@ class Network(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Any:
-        features = self._features(images, self.taps)
+        features = self._features(images, self.taps[self.training])
         if self.pool is None:
             return self.head(features, images.shape[2:])
         return self.head(self.pool(features[0]).flatten(1))

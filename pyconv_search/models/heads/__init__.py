@@ -1,6 +1,7 @@
 """The heads as modules, by kind: each is made from (head, shapes of its features, classes).
 
-``forward`` takes the features that the head taps and the height and width of the image.
+``forward`` takes the features that the head taps (in evaluation, those that inference reads) and the height and width
+of the image.
 """
 
 from __future__ import annotations
@@ -10,4 +11,6 @@ from typing import Any
 
 from torch import nn
 
-HEADS: dict[str, Callable[[Any, Any, int], nn.Module]] = {}
+from pyconv_search.models.heads.segmentation import CONTEXTS, Segmentation
+
+HEADS: dict[str, Callable[[Any, Any, int], nn.Module]] = {**dict.fromkeys(CONTEXTS, Segmentation)}

@@ -1,18 +1,18 @@
-"""Architectures costed per second: the closed form against modules built on the meta device and counted by PyTorch.
+"""Architectures costed per second: the closed form, one by one and over arrays, against modules on the meta device.
 
-For every file of a folder of search spaces, a seeded sample of different architectures is costed
+For every file of a folder of search spaces, side by side in one run on one core:
 
-- *cold*: ``arch.cost.cost`` with its cache of stages emptied before every architecture,
+- *cold*: ``arch.cost.cost`` over a seeded sample of different architectures, all its caches empty at the start,
 - *warm*: the same when every stage has been seen,
-- *resolved*: ``space.architecture`` and then ``cost``, from an assignment of the parameters, the cache emptied once
-  before the sample, as a search meets it,
-- *built*: ``models.build`` on the meta device, one image through it under
-  ``torch.utils.flop_counter.FlopCounterMode``, and the sum over its parameters; timed on the first ``--built``
-  architectures of the sample and given as a rate.
+- *resolved*: ``space.architecture`` and then ``cost``, from an assignment of the parameters, caches empty at the start,
+- *arrays*: ``space.arrays.Costs`` over random rows of choices with nothing learned before, and *again*, over the same
+  rows when all is learned,
+- *meta*: ``models.build`` on the meta device,
+- *counted*: the same, one image through it under ``torch.utils.flop_counter.FlopCounterMode``, and the sum over its
+  parameters. Meta and counted are timed on the first ``--built`` architectures of the sample.
 
-The rates are those of one core, and drawing the sample is in none of them. ``ratio`` is cold over built: both start
-from the same Architecture and know nothing about it. The counts of MACs and parameters must be equal; exit status 1 if
-they are not.
+Drawing the sample and the rows is in none of the rates. The counts of MACs and parameters must be equal, of the built
+networks and the closed form, and every cost over arrays must be that one by one; exit status 1 if one is not.
 """
 
 from __future__ import annotations
@@ -20,50 +20,53 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import per_second
-from pyconv_search.arch import cost as costs
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
+from pyconv_search.space.arrays import COLUMNS, Costs
+from pyconv_search.space.choices import draws, encode
 from pyconv_search.space.sampling import Sample, sample
-from pyconv_search.space.space import load_space
+from pyconv_search.space.space import Space, load_space
 
 SECONDS = 0.5
+RATES = ("cold", "warm", "resolved", "arrays", "again", "meta", "counted")
+RATIOS = (("cold", "meta"), ("cold", "counted"), ("arrays", "cold"), ("again", "cold"), ("again", "counted"))
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Architectures per second in one space, and how many of ``built_count`` agreed on MACs and parameters."""
+    """Architectures per second in one space by the names in RATES, and of how many all counts agreed."""
 
     space: str
     networks: int
-    cold: float
-    warm: float
-    resolved: float
-    built: float
-    built_count: int
+    rates: dict[str, float]
+    compared: int
     agreed: int
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print one line for each space; 1 if a count differs."""
+    """Print the rates and the ratios of every space; 1 if a count differs."""
     options = _options(arguments)
     torch.set_num_threads(1)
-    print(
-        f"{'space':28} {'networks':>8} {'cold':>9} {'warm':>9} {'resolved':>9} {'built':>7} {'ratio':>7} {'agree':>7}"
-    )
+    print(f"{'architectures a second':24}{'networks':>9}{''.join(f'{name:>12}' for name in RATES)}{'agree':>12}")
     lines = [measure(file, options) for file in sorted(options.spaces.glob("*.yaml"))]
     if not lines:
         print(f"{options.spaces}: holds no .yaml file", file=sys.stderr)
-    return 0 if lines and all(line.agreed == line.built_count for line in lines) else 1
+    print(f"\n{'ratio':24}{''.join(f'{a:>8}/{b:<7}' for a, b in RATIOS)}")
+    for line in lines:
+        print(f"{line.space:24}{''.join(f'{line.rates[a] / line.rates[b]:15,.1f}×' for a, b in RATIOS)}")
+    return 0 if lines and all(line.agreed == line.compared for line in lines) else 1
 
 
 def measure(file: Path, options: argparse.Namespace) -> Line:
@@ -72,22 +75,21 @@ def measure(file: Path, options: argparse.Namespace) -> Line:
     samples = list(_different(sample(space, options.networks, options.seed)))
     architectures = [s.architecture for s in samples]
     few = architectures[: options.built]
-    built, agreed = _built(few)
-    line = Line(
-        space=file.stem,
-        networks=len(samples),
-        cold=per_second(_cold, architectures, _forget, SECONDS),
-        warm=per_second(cost, architectures, lambda: None, SECONDS),
-        resolved=per_second(lambda s: cost(space.architecture(s.values)), samples, _forget, SECONDS),
-        built=built,
-        built_count=len(few),
-        agreed=agreed,
-    )
-    print(
-        f"{line.space:28} {line.networks:8,} {line.cold:9,.0f} {line.warm:9,.0f} {line.resolved:9,.0f} "
-        f"{line.built:7.2f} {line.cold / line.built:6,.0f}× {line.agreed:3}/{line.built_count}",
-        flush=True,
-    )
+    closed = [(c.macs, c.params) for c in map(cost, few)]
+    arrays, again = _arrays(space, draws(space, options.rows, options.seed))
+    rates = {
+        "cold": per_second(cost, architectures, _forget, SECONDS),
+        "warm": per_second(cost, architectures, lambda: None, SECONDS),
+        "resolved": per_second(lambda s: cost(space.architecture(s.values)), samples, _forget, SECONDS),
+        "arrays": arrays,
+        "again": again,
+        "meta": _rate(_on_meta, few)[0],
+    }
+    rates["counted"], found = _rate(counted, few)
+    agreed = sum(a == b for a, b in zip(found, closed, strict=True)) + _equal_over_arrays(space, samples)
+    line = Line(file.stem, len(samples), rates, len(few) + len(samples), agreed)
+    shown = "".join(f"{rates[name]:12,.{0 if rates[name] >= 1000 else 1}f}" for name in RATES)
+    print(f"{line.space:24}{line.networks:9,}{shown}{f'{line.agreed}/{line.compared}':>12}", flush=True)
     return line
 
 
@@ -100,22 +102,44 @@ def _different(samples: Iterator[Sample]) -> Iterator[Sample]:
 
 
 def _forget() -> None:
-    costs._stage.cache_clear()
+    """Empty every cache of the modules that architectures and their costs come from."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pyconv_search.arch"):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
-def _cold(architecture: Architecture) -> None:
-    _forget()
-    cost(architecture)
+def _arrays(space: Space, choices: Any) -> tuple[float, float]:
+    """Rows costed per second with nothing learned before, the median of three times, and when all is learned."""
+    first, again = [], []
+    for _ in range(3):
+        _forget()
+        costs = Costs(space)
+        for seconds in (first, again):
+            begun = time.perf_counter()
+            costs(choices)
+            seconds.append(time.perf_counter() - begun)
+    return len(choices) / float(np.median(first)), len(choices) / float(np.median(again))
 
 
-def _built(architectures: list[Architecture]) -> tuple[float, int]:
-    """Architectures built and counted per second, and how many agree with the closed form."""
-    counted(architectures[0])
+def _equal_over_arrays(space: Space, samples: list[Sample]) -> int:
+    """How many of the samples cost over arrays what they cost one by one."""
+    columns = Costs(space)(encode(space, [s.values for s in samples]))
+    return sum(all(columns[name][i] == getattr(s.cost, name) for name in COLUMNS) for i, s in enumerate(samples))
+
+
+def _rate(action: Callable[[Architecture], Any], architectures: list[Architecture]) -> tuple[float, list[Any]]:
+    """How many architectures a second the action takes, in one pass after a first one; and its results."""
+    action(architectures[0])
     begun = time.perf_counter()
-    found = [counted(architecture) for architecture in architectures]
-    seconds = time.perf_counter() - begun
-    closed = [(c.macs, c.params) for c in map(cost, architectures)]
-    return len(architectures) / seconds, sum(a == b for a, b in zip(found, closed, strict=True))
+    found = [action(architecture) for architecture in architectures]
+    return len(architectures) / (time.perf_counter() - begun), found
+
+
+def _on_meta(architecture: Architecture) -> None:
+    with torch.device("meta"):
+        build(architecture)
 
 
 def counted(architecture: Architecture) -> tuple[int, int]:
@@ -131,6 +155,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.costs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--spaces", type=Path, default=Path(__file__).parent.parent / "spaces", help="folder of spaces")
     parser.add_argument("--networks", type=int, default=1000, help="sample size (all, where a space has fewer)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of choices over arrays")
     parser.add_argument("--built", type=int, default=24, help="how many of them are built")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     return parser.parse_args(arguments)

@@ -112,7 +112,11 @@ class Costs:
         return all(part.complete for part in self._parts) or (self._states(codes) == GOOD).all(axis=0)
 
     def _learn(self, choices: npt.NDArray[Any], codes: list[Ints]) -> None:
-        """Take the ordinary path until every row is good in all parts, bad in one, or known to be no network."""
+        """Take the ordinary path until every row is good in all parts, bad in one, or known to be no network.
+
+        Raises:
+            RuntimeError: if the ordinary path contradicts the rules of influence.
+        """
         while len(rows := self._undecided(codes)):
             unknown = self._states([code[rows] for code in codes]) == UNKNOWN
             # A failure tells which part is bad where no more than one is unknown; so these rows come first.
@@ -122,6 +126,11 @@ class Costs:
                 for row in candidates[np.unique(code[candidates], return_index=True)[1]]:
                     if part.state[code[row]] == UNKNOWN:
                         self._try(choices[row], tuple(int(c[row]) for c in codes))
+        for failed in self._failed:
+            if all(part.state[code] == GOOD for part, code in zip(self._parts, failed, strict=True)):
+                raise RuntimeError(
+                    "parts that fit in other networks do not fit together: the rules of influence miss it"
+                )
 
     def _undecided(self, codes: list[Ints]) -> Ints:
         """One row of every combination of codes of which it is not known whether it is a network."""

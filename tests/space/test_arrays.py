@@ -207,6 +207,21 @@ def test_a_rule_that_is_too_narrow_is_noticed_at_once(monkeypatch: pytest.Monkey
         Costs(space)(every(space))
 
 
+def test_a_rule_that_overlooks_a_mistake_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no part sees the axes, a row with a wrong one fails although each of its parts stands in a network."""
+    view = influence._view
+    monkeypatch.setattr(
+        influence, "_view", lambda path, part, stages: None if path == ("axes",) else view(path, part, stages)
+    )
+    blocks = {f"b{i}": {"choice": [1, 2]} for i in range(2)}
+    space = space_from(
+        {**blocks, "axes": {"choice": ["both", "neither"]}},
+        {"stem": STEM, "axes": "$axes", "stages": [{"blocks": "$b0"}, {"blocks": "$b1"}, {}]},
+    )
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        Costs(space)(np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]))
+
+
 def test_a_key_without_a_rule_reaches_every_part(make_space: Callable[..., Space]) -> None:
     space = make_space("a: {choice: [1, 2]}\nb: {choice: [1, 2]}", network="levels: $a\nnews: $b")
     assert [[column for column, _ in part.inputs] for part in influence.influences(space)] == [[0, 1]] * 5

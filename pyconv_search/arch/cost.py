@@ -12,43 +12,14 @@ meets every dilation on its way.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
-from pyconv_search.arch import counting, network
-from pyconv_search.arch.memory import Kept, chain, kept, whole
+from pyconv_search.arch import fold, network
+from pyconv_search.arch.fold import COUNTS, LevelCost, Part
+from pyconv_search.arch.memory import whole
 from pyconv_search.arch.spec import Architecture
-from pyconv_search.arch.trace import Layer, Shape
 
-COUNTS = ("params", "macs", "thop", "executed", "activations")
-
-
-@dataclass(frozen=True, slots=True)
-class LevelCost:
-    """What one level of a part's pyramids costs, over all its blocks."""
-
-    params: int
-    macs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The cost of one named part. ``size`` is its output, ``reach`` what it adds to the receptive field, in pixels.
-
-    ``levels`` are those of the widest pyramid, bottom first; empty in parts without a convolution of several levels.
-    """
-
-    name: str
-    params: int
-    macs: int
-    activations: int
-    size: Shape
-    thop: int
-    executed: int
-    reach: int
-    levels: tuple[LevelCost, ...] = ()
+__all__ = ["COUNTS", "Cost", "LevelCost", "Part", "cost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +59,17 @@ class Cost:
         return self.params * itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class _Folded:
-    """A part's cost with ``reach`` in pixels of its own input, its stride, its memory and the elements it puts out."""
-
-    part: Part
-    stride: int
-    memory: Kept
-    size: int
-
-
 def cost(arch: Architecture) -> Cost:
     """The cost of ``arch`` for one image of its input size."""
-    *body, head = [_fold(part) for part in network.parts(arch)]
-    parts, jump = [], 1
-    for found in body:
-        parts.append(found.part if jump == 1 else replace(found.part, reach=found.part.reach * jump))
-        jump *= found.stride
-    parts.append(head.part)
+    body = [fold.stem(arch.family, arch.stem, arch.form, arch.input)]
+    for i, stage in enumerate(arch.stages):
+        last = body[-1]
+        body.append(fold.stage(arch.family, stage, arch.form, i, last.part.size, last.jump))
+    if final := fold.final(arch.family, arch.form, body[-1].part.size, body[-1].jump):
+        body.append(final)
     taps = [len(body) if i == len(arch.stages) - 1 else 2 + i for i in network.taps(arch)]
+    head = fold.head(arch.head, tuple(body[tap - 1].part.size for tap in taps), arch.classes, arch.input)
+    parts = (*(found.part for found in body), head.part)
     sizes = [math.prod(arch.input), *(found.size for found in body)]
     inference, training, indices = whole([found.memory for found in body], sizes, head.memory, taps)
     return Cost(
@@ -114,44 +77,10 @@ def cost(arch: Architecture) -> Cost:
         macs=sum(part.macs for part in parts),
         activations=sum(part.activations for part in parts),
         receptive_field=1 + sum(part.reach for part in parts),
-        parts=tuple(parts),
+        parts=parts,
         thop=sum(part.thop for part in parts),
         executed=sum(part.executed for part in parts),
         inference_peak=inference,
         training_peak=training,
         pool_indices=indices,
-    )
-
-
-@lru_cache(maxsize=65536)
-def _fold(part: network.Part) -> _Folded:
-    totals, levels = [0] * len(COUNTS), Counter[tuple[int, str]]()
-    reach, jump, links, sizes = 0, 1, [], []
-    for unit in part.units:
-        n = len(unit.names)
-        totals = [total + n * own for total, own in zip(totals, _counts(unit.layers), strict=True)]
-        for layer in unit.layers:
-            levels[layer.level, "params"] += n * layer.params
-            levels[layer.level, "macs"] += n * counting.macs(layer)
-        links += [kept(unit.layers, unit.inputs, unit.output)] * n
-        if unit.output is not None:
-            reach += n * (unit.output.field - 1) * jump
-            jump *= unit.output.jump
-            sizes += [unit.output.size] * n
-    memory = chain(links, [part.units[0].inputs[0].size, *sizes])
-    pyramid = tuple(
-        LevelCost(levels[j, "params"], levels[j, "macs"]) for j in range(1, 1 + max(level for level, _ in levels))
-    )
-    cost = Part(part.name, **dict(zip(COUNTS, totals, strict=True)), size=part.shape, reach=reach, levels=pyramid)
-    return _Folded(cost, jump, memory, math.prod(part.shape))
-
-
-def _counts(layers: Sequence[Layer]) -> tuple[int, ...]:
-    """What COUNTS names."""
-    return (
-        sum(layer.params for layer in layers),
-        sum(counting.macs(layer) for layer in layers),
-        counting.thop(layers),
-        sum(counting.executed(layer) for layer in layers),
-        sum(layer.output.size for layer in layers if layer.kind in ("conv", "linear") and not layer.training),
     )

@@ -43,7 +43,7 @@ class Layer:
     """One call of one leaf module, or of a function (``name`` empty).
 
     ``kernel`` is as the module is given it, so a square pooling window has one number; ``level`` counts the levels of
-    a pyramid from 1 and is 0 elsewhere. ``fan_in`` counts the inputs of one output number: those that a
+    a spatial convolution from 1 and is 0 elsewhere. ``fan_in`` counts the inputs of one output number: those that a
     convolution or a linear layer multiplies, or the length of the inner products of a matrix product. ``training``
     marks a layer that is called in training only.
     """
@@ -133,7 +133,7 @@ class Trace:
                     groups=level.groups,
                     dilation=_farthest(level, x.shape[0]),
                     padded=padded,
-                    level=0 if one else j + 1,
+                    level=j + 1 if level.kernel != 1 or not one else 0,
                 )
                 for j, level in enumerate(conv.levels)
             ]

@@ -87,6 +87,7 @@ def _candidates(space: Space, key: str) -> list[Any]:
 
 def _inputs(space: Space, part: int, stages: int, whole: bool) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     seen: dict[str, list[tuple[View, tuple[int, ...]]]] = {}
+    whole = whole or (part > stages and _headed(space))
     for path, name, indices in references(space.network):
         view = _itself if whole else _view(path, part, stages)
         if view is not None:
@@ -94,6 +95,11 @@ def _inputs(space: Space, part: int, stages: int, whole: bool) -> Iterator[tuple
     for column, parameter in enumerate(space.parameters):
         if views := seen.get(parameter.name):
             yield column, _classes(parameter.domain.values, views)
+
+
+def _headed(space: Space) -> bool:
+    """Whether the networks have a head of their own, which may read any stage."""
+    return {**space.base, **space.network}.get("head") is not None
 
 
 def _classes(values: Any, views: list[tuple[View, tuple[int, ...]]]) -> npt.NDArray[np.int64]:

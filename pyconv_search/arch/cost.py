@@ -133,7 +133,7 @@ def _fold(part: network.Part) -> _Folded:
         for layer in unit.layers:
             levels[layer.level, "params"] += n * layer.params
             levels[layer.level, "macs"] += n * counting.macs(layer)
-        links += [kept(unit.layers, unit.inputs, unit.output)] * n
+        links += [kept(unit.layers, unit.inputs, unit.output, unit.results)] * n
         if unit.output is not None:
             reach += n * (unit.output.field - 1) * jump
             jump *= unit.output.jump

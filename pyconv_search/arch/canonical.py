@@ -14,14 +14,14 @@ def to_dict(value: Any) -> Any:
     """An architecture (or a part of one) as plain JSON values.
 
     Fields that hold their default are left out, so that a field which a later version adds leaves every ``arch_id`` as
-    it was.
+    it was; a head's ``kind`` stays, by which :func:`from_dict` knows it.
     """
     if isinstance(value, tuple):
         return [to_dict(item) for item in value]
     if not hasattr(value, "__dataclass_fields__"):
         return value
     pairs = ((f, getattr(value, f.name)) for f in fields(value))
-    return {f.name: to_dict(v) for f, v in pairs if f.default is MISSING or v != f.default}
+    return {f.name: to_dict(v) for f, v in pairs if f.default is MISSING or v != f.default or f.name == "kind"}
 
 
 def from_dict(values: dict[str, Any]) -> Architecture:

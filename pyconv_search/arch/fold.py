@@ -169,7 +169,7 @@ def folded(part: network.Part, jump: int) -> Folded:
             levels[layer.level, "macs"] += n * counting.macs(layer)
             if layer.level == 1:
                 uses[layer.inputs[0].shape[0], math.prod(layer.output.shape[1:])] += n
-        links += [kept(unit.layers, unit.inputs, unit.output)] * n
+        links += [kept(unit.layers, unit.inputs, unit.output, unit.results)] * n
         if unit.output is not None:
             reach += n * (unit.output.field - 1) * jump
             jump *= unit.output.jump

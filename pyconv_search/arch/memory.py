@@ -37,11 +37,17 @@ class Kept(NamedTuple):
     indices: int
 
 
-def kept(layers: Sequence[Layer], inputs: Sequence[Tensor], output: Tensor | None) -> Kept:
-    """What the ``layers``, called in order, keep; without an ``output`` that another part reads, all is inside."""
+def kept(
+    layers: Sequence[Layer], inputs: Sequence[Tensor], output: Tensor | None, results: Sequence[Tensor] = ()
+) -> Kept:
+    """What the ``layers``, called in order, keep; without an ``output`` that another part reads, all is inside.
+
+    ``results`` stay in inference, though nothing reads them.
+    """
     sizes = {x.storage: x.size for x in inputs}
     ends = {*sizes} if output is None else {*sizes, output.storage}
     last = set() if output is None else {output.storage}
+    stays = last | {x.storage for x in results}
     for layer in layers:
         sizes.setdefault(layer.output.storage, layer.output.size)
     saved = {
@@ -54,8 +60,8 @@ def kept(layers: Sequence[Layer], inputs: Sequence[Tensor], output: Tensor | Non
     }
     called = _at_inference(layers)
     return Kept(
-        free=_peak(called, sizes, inputs, last),
-        held=_peak(called, sizes, inputs, last | {x.storage for x in inputs}),
+        free=_peak(called, sizes, inputs, stays),
+        held=_peak(called, sizes, inputs, stays | {x.storage for x in inputs}),
         read=tuple(any(x.storage in {y.storage for y in layer.inputs} for layer in called) for x in inputs),
         inside=sum(sizes[n] for n in saved - ends),
         first=tuple(x.storage in saved for x in inputs),

@@ -18,12 +18,16 @@ CLASSIFIER = Classifier()
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Layers that run ``len(names)`` times in a row, under each of the names; where nothing follows, no ``output``."""
+    """Layers that run ``len(names)`` times in a row, under each of the names.
+
+    ``output`` is what the next unit reads; the last one has ``results`` instead, what the network puts out.
+    """
 
     names: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     layers: tuple[Layer, ...]
     output: Tensor | None
+    results: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,4 +146,4 @@ def head(head: Head, features: tuple[Shape, ...], classes: int, image: Shape) ->
     t = Trace(*features)
     out = head.trace(t, t.inputs, classes, image)
     flat = (1,) * (len(image) - len(out[0].shape))
-    return Part("head", (_unit(t, None, ""),), (*out[0].shape, *flat))
+    return Part("head", (replace(_unit(t, None, ""), results=tuple(out)),), (*out[0].shape, *flat))

@@ -189,8 +189,12 @@ class Trace:
         """The same numbers in another shape."""
         return x._replace(shape=shape)
 
+    def rearrange(self, x: Tensor, shape: Shape) -> Tensor:
+        """The same numbers in another order, which takes a copy."""
+        return self._add("copy", "", (x,), self._new(shape, x.field, x.jump))
+
     def cat(self, parts: Sequence[Tensor]) -> Tensor:
-        """Along the channels."""
+        """Along the first axis, usually the channels."""
         if len(parts) == 1:
             return parts[0]
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])

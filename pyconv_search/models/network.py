@@ -23,7 +23,7 @@ class Network(nn.Module):
 
     Convolutions start with He initialisation (He et al. 2015; normal, fan out, where fan out counts all output
     channels, groups or not, as the released code of both papers does), batch normalisation with weight 1 and bias 0,
-    biases of convolutions at 0, linear layers with PyTorch's default.
+    biases of convolutions at 0, linear layers with PyTorch's default. Some heads start their convolutions otherwise.
     """
 
     def __init__(self, arch: Architecture) -> None:
@@ -56,6 +56,9 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, NonLocal):
                 module.reset_gate()
+        reset_head = getattr(self.head, "reset_head", None)
+        if reset_head is not None:
+            reset_head()
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The feature maps of all stages, each N×channels×h×w."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyconv_search.arch.heads import segmentation
+from pyconv_search.arch.heads import fpn, segmentation, ssd
 from pyconv_search.arch.heads.classifier import Classifier
 from pyconv_search.fields import Fields, Path, Problems
 
 HEADS: dict[str, type[Any]] = {
     "classifier": Classifier,
     **dict.fromkeys(segmentation.KINDS, segmentation.SegmentationHead),
+    "ssd": ssd.SSD,
+    "fpn": fpn.FPN,
 }
 
 # From a kind and its settings to the head.
-READERS: dict[str, Callable[[str, Fields], Any]] = {**dict.fromkeys(segmentation.KINDS, segmentation.read)}
+READERS: dict[str, Callable[[str, Fields], Any]] = {
+    **dict.fromkeys(segmentation.KINDS, segmentation.read),
+    **dict.fromkeys(ssd.LEVELS, ssd.read),
+    "fpn": fpn.read,
+}
 
 
 def read(value: Any, path: Path, problems: Problems) -> Any:

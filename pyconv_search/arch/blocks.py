@@ -7,7 +7,7 @@ normalisation before the addition, the last one after it, and those between begi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,16 +75,16 @@ BLOCKS = {
 }
 
 
-def main_branch(stage: Stage, in_width: int, first: bool) -> tuple[Use, ...]:
+def main_branch(stage: Stage, in_width: int, first: bool, blocks: Mapping[str, Block] = BLOCKS) -> tuple[Use, ...]:
     """The convolutions of one block of the stage; ``first`` is the block that changes the shape."""
-    branch = BLOCKS[stage.block].branch
+    branch = blocks[stage.block].branch
     return branch(stage, in_width, stage.stride, stage.time_stride) if first else branch(stage, stage.out, 1, 1)
 
 
-def fed(stage: Stage, in_width: int) -> set[int]:
-    """The numbers of channels that reach the stage's convolution, wherever it stands."""
+def fed(stage: Stage, in_width: int, blocks: Mapping[str, Block] = BLOCKS) -> set[int]:
+    """The numbers of channels that reach the stage's convolution, wherever it stands in one of the ``blocks``."""
     places = (True, False) if stage.blocks > 1 else (True,)
-    uses = [use for first in places for use in main_branch(stage, in_width, first)]
+    uses = [use for first in places for use in main_branch(stage, in_width, first, blocks)]
     return {use.in_width for use in uses if use.conv is stage.conv}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -29,7 +29,9 @@ _WORDS: dict[str, Collection[str]] = {
 def check(arch: Architecture) -> None:
     """Raise SpecError with every mistake of ``arch``."""
     problems = Problems()
-    _check_values(arch, (), problems)
+    family = FAMILIES.get(str(arch.family))
+    words = _WORDS if family is None else {**_WORDS, "block": family.BLOCKS}
+    _check_values(arch, (), problems, words)
     problems.check()
     _check_shape(arch, problems)
     for i, (stage, in_width) in enumerate(arch.walk()):
@@ -57,11 +59,11 @@ def _features(arch: Architecture) -> list[Shape]:
 
 def settled(arch: Architecture) -> tuple[Stage, ...]:
     """The stages with ``axes`` dropped from depthwise levels, and ``keeps_pool`` where it changes nothing."""
-    return tuple(_settled(stage, in_width) for stage, in_width in arch.walk())
+    blocks = FAMILIES[arch.family].BLOCKS
+    return tuple(_settled(stage, fed(stage, in_width, blocks)) for stage, in_width in arch.walk())
 
 
-def _settled(stage: Stage, in_width: int) -> Stage:
-    inputs = fed(stage, in_width)
+def _settled(stage: Stage, inputs: set[int]) -> Stage:
     levels = tuple(
         replace(level, axes="both") if inputs == {level.groups} and level.groups > 1 else level
         for level in stage.conv.levels
@@ -71,20 +73,20 @@ def _settled(stage: Stage, in_width: int) -> Stage:
     return stage if same else replace(stage, conv=Conv(levels), keeps_pool=keeps_pool)
 
 
-def _check_values(value: Any, path: Path, problems: Problems) -> None:
+def _check_values(value: Any, path: Path, problems: Problems, words: Mapping[str, Collection[str]]) -> None:
     """Every number is an integer of 1 or more and every text a known word: a specification may come from a file."""
     if isinstance(value, tuple):
         if not value:
             problems.add(path, "must not be empty")
         for i, item in enumerate(value):
-            _check_values(item, (*path, i), problems)
+            _check_values(item, (*path, i), problems, words)
     elif hasattr(value, "__dataclass_fields__"):
         for f in fields(value):
             own = getattr(value, f.name)
             if f.type != "bool" or not isinstance(own, bool):
-                _check_values(own, (*path, f.name), problems)
+                _check_values(own, (*path, f.name), problems, words)
     elif isinstance(value, str):
-        known = _WORDS.get(str(path[-1]))
+        known = words.get(str(path[-1]))
         if known is not None and value not in known:
             problems.add(path, f"must be one of {', '.join(known)}, but got {value!r}{suggestion(value, known)}")
     elif value is not None:
@@ -97,13 +99,7 @@ def _check_shape(arch: Architecture, problems: Problems) -> None:
         problems.add(("input",), f"must be channels×height×width or channels×time×height×width, but got {size}")
         problems.check()
     check_kernel(arch.stem.kernel, arch.dimensions, ("stem", "kernel"), problems)
-    height, width = arch.input[-2:]
-    if min(height, width) < arch.stride:
-        problems.add(
-            ("input",),
-            f"{height}×{width} pixels are too few: the network reduces each side {arch.stride} times; "
-            f"at least {arch.stride}×{arch.stride}, or fewer strides",
-        )
+    FAMILIES[arch.family].check(arch, problems)
     steps = math.prod(stage.time_stride for stage in arch.stages) * arch.stem.time_stride
     if arch.dimensions == 2 and steps > 1:
         problems.add(("input",), "images have no time, so every time_stride must be 1; nearest: 1")
@@ -122,7 +118,8 @@ def check_kernel(kernel: int | tuple[int, ...], dimensions: int, path: Path, pro
 
 
 def _check_stage(arch: Architecture, stage: Stage, in_width: int, path: Path, problems: Problems) -> None:
-    if not BLOCKS[stage.block].widens and stage.conv.width != stage.out:
+    blocks = FAMILIES[arch.family].BLOCKS
+    if not blocks[stage.block].widens and stage.conv.width != stage.out:
         problems.add(
             (*path, "out"),
             f"a {stage.block} block puts out the {stage.conv.width} channels of its convolution, "
@@ -135,7 +132,7 @@ def _check_stage(arch: Architecture, stage: Stage, in_width: int, path: Path, pr
         problems.add((*path, "se"), f"{stage.se.reduction} does not divide {stage.out} channels; nearest: {hint}")
     if stage.non_local and stage.out % 2:
         problems.add((*path, "non_local"), f"halves the channels, but got {stage.out}; nearest: {stage.out + 1}")
-    check_conv(stage.conv, fed(stage, in_width), arch.dimensions, path, problems)
+    check_conv(stage.conv, fed(stage, in_width, blocks), arch.dimensions, path, problems)
 
 
 def check_conv(conv: Conv, inputs: set[int], dimensions: int, path: Path, problems: Problems) -> None:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from pyconv_search.arch import residual
-from pyconv_search.arch.blocks import Place
-from pyconv_search.arch.spec import Stage, Stem
+from pyconv_search.arch import inception, residual
+from pyconv_search.arch.blocks import Block, Place
+from pyconv_search.arch.spec import Architecture, Stage, Stem
 from pyconv_search.arch.trace import Tensor, Trace
+from pyconv_search.fields import Problems
 
 
 class Family(Protocol):
     """What a module of this package holds to be a family."""
+
+    @property
+    def BLOCKS(self) -> Mapping[str, Block]:
+        """The kinds of block that its stages may hold."""
+        ...
+
+    def check(self, arch: Architecture, problems: Problems) -> None:
+        """Add what does not fit this family, before anything is traced; all values are of the right kind."""
+        ...
+
+    def stride(self, arch: Architecture) -> int:
+        """How many input pixels one pixel of the last feature map stands for, along one side."""
+        ...
 
     def stem(self, t: Trace, x: Tensor, stem: Stem, form: str) -> Tensor:
         """From the image to what reaches the first stage."""
@@ -34,4 +49,4 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, Family] = {"resnet": residual}
+FAMILIES: dict[str, Family] = {"resnet": residual, "inception-resnet": inception}

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pyconv_search.arch import inception_settings
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.arch.spec import Architecture
 
-READERS: dict[str, Callable[[Mapping[str, Any], tuple[int, ...], int], Architecture]] = {"resnet": resnet}
+READERS: dict[str, Callable[[Mapping[str, Any], tuple[int, ...], int], Architecture]] = {
+    "resnet": resnet,
+    inception_settings.FAMILY: inception_settings.read,
+}
 
 IMAGE, CLASSES = (3, 224, 224), 1000
 

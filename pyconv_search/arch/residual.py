@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from pyconv_search.arch.blocks import block, pool_window
-from pyconv_search.arch.spec import Stem
-from pyconv_search.arch.trace import Tensor, Trace
+import math
 
-__all__ = ["block", "final", "into", "stem", "transition"]
+from pyconv_search.arch.blocks import BLOCKS, block, pool_window
+from pyconv_search.arch.spec import Architecture, Stem
+from pyconv_search.arch.trace import Tensor, Trace
+from pyconv_search.fields import Problems
+
+__all__ = ["BLOCKS", "block", "check", "final", "into", "stem", "stride", "transition"]
+
+
+def check(arch: Architecture, problems: Problems) -> None:
+    """Every stride has at least one pixel for each that it puts out."""
+    height, width = arch.input[-2:]
+    if min(height, width) < arch.stride:
+        problems.add(
+            ("input",),
+            f"{height}×{width} pixels are too few: the network reduces each side {arch.stride} times; "
+            f"at least {arch.stride}×{arch.stride}, or fewer strides",
+        )
+
+
+def stride(arch: Architecture) -> int:
+    """That of the stem, its pooling and all stages."""
+    return arch.stem.stride * (2 if arch.stem.pool == "max" else 1) * math.prod(stage.stride for stage in arch.stages)
 
 
 def stem(t: Trace, x: Tensor, stem: Stem, form: str) -> Tensor:

@@ -149,7 +149,9 @@ class Architecture:
     @property
     def stride(self) -> int:
         """How many input pixels one pixel of the last feature map stands for, along one side."""
-        return self.stem.stride * (2 if self.stem.pool == "max" else 1) * math.prod(s.stride for s in self.stages)
+        from pyconv_search.arch.families import FAMILIES
+
+        return FAMILIES[self.family].stride(self)
 
     @property
     def dimensions(self) -> int:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from pyconv_search.arch import network
 from pyconv_search.arch.spec import Architecture
-from pyconv_search.models import residual
+from pyconv_search.models import inception, residual
 from pyconv_search.models.attention import NonLocal
 from pyconv_search.models.dimensions import average
 from pyconv_search.models.heads import HEADS
 
 # Modules with the functions stem, transition, block and final, as in models/residual.py.
-FAMILIES: dict[str, Any] = {"resnet": residual}
+FAMILIES: dict[str, Any] = {"resnet": residual, "inception-resnet": inception}
 
 
 class Network(nn.Module):

@@ -51,10 +51,11 @@ def influences(space: Space) -> tuple[Influence, ...]:
 
 
 def _ruled(network: Any) -> bool:
-    """Whether there is a rule for every key of the network."""
+    """Whether there is a rule for every key of the network; they are those of residual networks."""
     stem, stages = network.get("stem", {}), network.get("stages", [])
     return (
-        _known(network, (*_NETWORK, "stem", "stages"))
+        network.get("family", "resnet") == "resnet"
+        and _known(network, (*_NETWORK, "stem", "stages"))
         and isinstance(stem, dict)
         and _known(stem, _STEM)
         and isinstance(stages, list)

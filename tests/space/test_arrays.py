@@ -120,6 +120,12 @@ NASTY: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {"depth": None, "blocks": "$blocks", "levels": "$levels", "width": "$w[0]", "groups": "$w[1]"},
         True,
     ),
+    "a family in which an output width reaches every later stage": (
+        {"a": {"choice": [256, 384]}, "b": {"choice": [1088, 960]}, "n": {"choice": [1, 2]}, "w": {"choice": [32, 64]}},
+        {"depth": None, "family": "inception-resnet", "input": [3, 75, 80], "blocks": [1, 2, 1], "levels": "$n",
+         "stages": [{"out": "$a", "width": "$w"}, {"out": "$b", "width": 64}, {"width": "$w"}]},
+        True,
+    ),
     "explicit levels and two places for one parameter": (
         {"k": {"choice": [3, 5, 7]}, "d": {"choice": [[1], [1, 2, 1, 4], [3]]}, "ax": {"choice": ["both", "input", "output"]}},
         {"stem": STEM, "stages": [{"levels": [{"kernel": "$k", "pattern": "$d"}, {"kernel": 1}]}, {"pattern": "$d[0]"},

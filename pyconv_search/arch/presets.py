@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pyconv_search.arch.inception_settings import INCEPTION_RESNET_V2, PYCONV_INCEPTION
 from pyconv_search.arch.readers import read
 from pyconv_search.arch.resnet import IMAGENET_BLOCKS
 from pyconv_search.arch.spec import Architecture
@@ -86,6 +87,8 @@ PRESETS: dict[str, Settings] = {
     "drn-a-50": {"depth": 50, "output_stride": 8},
     **{f"resnext-29-{g}x64d": _resnext_29(g) for g in (8, 16)},
     **{f"ps-resnext-29-{g}x64d": {**_resnext_29(g), **_POLY} for g in (8, 16)},
+    "inception-resnet-v2": INCEPTION_RESNET_V2,
+    "pyconvinception": PYCONV_INCEPTION,
     "resnet3d-50": _VIDEO,
     "pyconvresnet3d-50": {**_VIDEO, **_PYRAMID, **_NO_POOL},
 }

@@ -40,6 +40,10 @@ class Family(Protocol):
         """What stands before the blocks of stage ``index`` (from 0); ``x`` itself where there is nothing."""
         ...
 
+    def alike(self, form: str) -> bool:
+        """Whether all blocks of a stage but the first are one and the same."""
+        ...
+
     def block(self, t: Trace, x: Tensor, stage: Stage, form: str, place: Place) -> Tensor:
         """One block of a stage."""
         ...

@@ -1,24 +1,25 @@
 """The parts of a network folded to their costs, and how that is fast enough for millions of different networks.
 
-The stages of a space differ mostly in their pyramids. So the layers of a stage are traced with a plain convolution of
-the same width and reach in the pyramid's place, once for all pyramids, and what a pyramid costs more is added.
+The stages of a space differ mostly in their pyramids. So the layers of a stage are traced once for all pyramids of one
+width, with a convolution in the place of a pyramid; what that one costs is taken off, and what the pyramid costs added.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pyconv_search.arch import counting, network
+from pyconv_search.arch.blocks import Block, fed
 from pyconv_search.arch.families import FAMILIES
 from pyconv_search.arch.heads.head import Head
 from pyconv_search.arch.memory import Kept, chain, kept
 from pyconv_search.arch.network import CLASSIFIER
 from pyconv_search.arch.spec import Conv, Level, Stage, Stem
-from pyconv_search.arch.trace import Layer, Shape, each
+from pyconv_search.arch.trace import Layer, Shape, each, farthest
 
 COUNTS = ("params", "macs", "thop", "executed", "activations")
 
@@ -51,16 +52,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A part's cost, the distance in pixels of the image of two of its outputs, its memory, the elements it puts out.
-
-    ``uses`` says of every time that a stage's convolution runs how many channels reach it and at how many positions.
-    """
+    """A part's cost, the distance of its outputs in pixels of the image, its memory, the elements it puts out."""
 
     part: Part
     jump: int
     memory: Kept
     size: int
-    uses: tuple[tuple[int, int], ...]
 
 
 @lru_cache(maxsize=4096)
@@ -87,88 +84,130 @@ def stage(family: str, stage: Stage, form: str, index: int, shape: Shape, jump: 
     """Stage ``index`` (from 0) on features of ``shape`` that are ``jump`` pixels apart."""
     levels = stage.conv.levels
     in_width = FAMILIES[family].into(shape[0], index)
-    reach = _reach(levels, min(in_width, stage.out, stage.conv.width))
+    reach = _reach(stage, in_width, FAMILIES[family].BLOCKS)
     if not reach or stage.conv.width < len(levels):
         return folded(network.stage(family, stage, form, index, shape), jump)
-    plain = _plain(
-        (stage.block, stage.blocks, stage.conv.width, reach, len(levels) > 1),
+    frame = _frame(
+        (stage.block, stage.blocks, stage.conv.width, len(levels) > 1),
         (stage.out, stage.stride, stage.shortcut, stage.time_stride, stage.se, stage.non_local, stage.keeps_pool),
-        (family, form, index, shape, jump),
+        (family, form, index, shape),
     )
-    return _with_pyramid(plain, levels, reach + 1)
+    return _filled(frame, levels, reach, jump)
 
 
-def _reach(levels: Sequence[Level], channels: int) -> int:
-    """How many pixels the levels reach beyond the centre, both sides together, if ``channels`` or more reach them.
+def _reach(stage: Stage, in_width: int, blocks: Mapping[str, Block]) -> int:
+    """How many pixels the stage's convolution reaches beyond the centre, both sides together.
 
-    0 where that depends on how many: where a group has fewer channels than the pattern has dilations.
+    0 where that differs from use to use: where the groups of some are too narrow for every dilation to occur.
     """
-    reach = 0
-    for level in levels:
-        t = len(level.pattern)
-        if t > 1 and min(channels, level.width) // level.groups < t:
-            return 0
-        side = level.kernel if isinstance(level.kernel, int) else level.kernel[-1]
-        reach = max(reach, (side - 1) * max(level.pattern))
+    reach, channels = 0, min(in_width, stage.out, stage.conv.width)
+    for level in stage.conv.levels:
+        if len(level.pattern) > 1:
+            into, out = channels // level.groups, level.width // level.groups
+            met = {"both": into + out - 1, "input": into, "output": out}[level.axes]
+            if into < 2 or met < len(level.pattern):
+                found = {_reach_of(stage.conv, channels) for channels in fed(stage, in_width, blocks)}
+                return found.pop() if len(found) == 1 else 0
+        reach = max(reach, (_side(level) - 1) * max(level.pattern))
     return reach
 
 
+def _reach_of(conv: Conv, in_width: int) -> int:
+    return max((_side(v) - 1) * farthest(v, in_width) for v in conv.levels)
+
+
+def _side(level: Level) -> int:
+    return level.kernel if isinstance(level.kernel, int) else level.kernel[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A stage without the weights of its convolution, whatever levels that has.
+
+    ``uses`` holds (channels that reach it, calls, positions of all calls) of the convolution; ``reaches`` holds, for
+    blocks in a row, (how many, their distance of pixels, a, b, c): a block reaches max(a·r + b, c) pixels of its input
+    if the convolution reaches r.
+    """
+
+    folded: Folded
+    uses: tuple[tuple[int, int, int], ...]
+    reaches: tuple[tuple[int, int, int, int, int], ...]
+
+
+FAR = 2**20  # a reach beyond all others, so that the trace tells how often a block's reach holds it
+
+
 @lru_cache(maxsize=65536)
-def _plain(
-    conv: tuple[str, int, int, int, bool],
-    settings: tuple[object, ...],
-    place: tuple[str, str, int, Shape, int],
-) -> Folded:
-    """The stage with a plain convolution in place of its pyramid; of two levels where that has several."""
-    block, blocks, width, reach, several = conv
-    family, form, index, shape, jump = place
-    widths = (1, width - 1) if several else (width,)
-    levels = tuple(Level(reach + 1, own) for own in widths)
-    stage = Stage(block, blocks, Conv(levels), *settings)  # type: ignore[arg-type]
-    return folded(network.stage(family, stage, form, index, shape), jump)
+def _frame(
+    conv: tuple[str, int, int, bool], settings: tuple[object, ...], place: tuple[str, str, int, Shape]
+) -> _Frame:
+    block, blocks, width, several = conv
+    levels = tuple(Level(FAR + 1, own) for own in ((1, width - 1) if several else (width,)))
+    part = network.stage(*place[:1], Stage(block, blocks, Conv(levels), *settings), *place[1:])  # type: ignore[arg-type]
+    found = folded(part, 1)
+    calls, positions, reaches, jump = Counter[int](), Counter[int](), [], 1
+    for unit in part.units:
+        n = len(unit.names)
+        for layer in unit.layers:
+            if layer.level == 1:
+                calls[layer.inputs[0].shape[0]] += n
+                positions[layer.inputs[0].shape[0]] += n * math.prod(layer.output.shape[1:])
+        if unit.output is not None:
+            a, b = divmod(unit.output.field - 1, FAR)
+            reaches.append((n, jump, a, b, unit.output.near - 1))
+            jump *= unit.output.jump
+    uses = tuple((channels, calls[channels], positions[channels]) for channels in calls)
+    weights = {channels: channels * width * (FAR + 1) ** (len(part.shape) - 1) for channels in calls}
+    macs = sum(weights[channels] * positions[channels] for channels in calls)
+    bare = replace(
+        found.part,
+        params=found.part.params - sum(weights[channels] * calls[channels] for channels in calls),
+        macs=found.part.macs - macs,
+        thop=found.part.thop - macs,
+        executed=found.part.executed - macs,
+    )
+    return _Frame(replace(found, part=bare), uses, tuple(reaches))
 
 
-def _with_pyramid(plain: Folded, levels: Sequence[Level], kernel: int) -> Folded:
-    """The stage with its own levels in place of a plain convolution of ``kernel``."""
-    dimensions = len(plain.part.size) - 1
+def _filled(frame: _Frame, levels: Sequence[Level], reach: int, jump: int) -> Folded:
+    """The stage with its own levels, on features that are ``jump`` pixels apart."""
+    bare = frame.folded.part
+    dimensions, found = len(bare.size) - 1, []
     params = macs = 0
-    found = []
     for level in levels:
         taps = math.prod(each(level.kernel, dimensions)) * level.width
-        weights = [in_width // level.groups * taps for in_width, _ in plain.uses]
-        own = LevelCost(sum(weights), sum(n * m for n, (_, m) in zip(weights, plain.uses, strict=True)))
-        params, macs = params + own.params, macs + own.macs
-        found.append(own)
-    width = kernel**dimensions * sum(level.width for level in levels)
-    params -= sum(in_width * width for in_width, _ in plain.uses)
-    macs -= sum(in_width * width * positions for in_width, positions in plain.uses)
-    p = plain.part
+        own = more = 0
+        for channels, calls, positions in frame.uses:
+            weights = channels // level.groups * taps
+            own += weights * calls
+            more += weights * positions
+        found.append(LevelCost(own, more))
+        params += own
+        macs += more
     part = Part(
-        p.name,
-        p.params + params,
-        p.macs + macs,
-        p.activations,
-        p.size,
-        p.thop + macs,
-        p.executed + macs,
-        p.reach,
+        bare.name,
+        bare.params + params,
+        bare.macs + macs,
+        bare.activations,
+        bare.size,
+        bare.thop + macs,
+        bare.executed + macs,
+        jump * sum(n * apart * max(a * reach + b, c) for n, apart, a, b, c in frame.reaches),
         tuple(found) if len(found) > 1 else (),
     )
-    return Folded(part, plain.jump, plain.memory, plain.size, plain.uses)
+    return Folded(part, jump * frame.folded.jump, frame.folded.memory, frame.folded.size)
 
 
 def folded(part: network.Part, jump: int) -> Folded:
     """A part on features that are ``jump`` pixels apart, folded layer by layer."""
     totals, levels = [0] * len(COUNTS), Counter[tuple[int, str]]()
-    reach, links, sizes, uses = 0, [], [], Counter[tuple[int, int]]()
+    reach, links, sizes = 0, [], []
     for unit in part.units:
         n = len(unit.names)
         totals = [total + n * own for total, own in zip(totals, _counts(unit.layers), strict=True)]
         for layer in unit.layers:
             levels[layer.level, "params"] += n * layer.params
             levels[layer.level, "macs"] += n * counting.macs(layer)
-            if layer.level == 1:
-                uses[layer.inputs[0].shape[0], math.prod(layer.output.shape[1:])] += n
         links += [kept(unit.layers, unit.inputs, unit.output, unit.results)] * n
         if unit.output is not None:
             reach += n * (unit.output.field - 1) * jump
@@ -178,7 +217,7 @@ def folded(part: network.Part, jump: int) -> Folded:
     most = max(level for level, _ in levels)
     pyramid = tuple(LevelCost(levels[j, "params"], levels[j, "macs"]) for j in range(1, 1 + most)) if most > 1 else ()
     found = Part(part.name, **dict(zip(COUNTS, totals, strict=True)), size=part.shape, reach=reach, levels=pyramid)
-    return Folded(found, jump, memory, math.prod(part.shape), tuple(uses.elements()))
+    return Folded(found, jump, memory, math.prod(part.shape))
 
 
 def _counts(layers: Sequence[Layer]) -> tuple[int, ...]:

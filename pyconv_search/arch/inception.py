@@ -154,6 +154,11 @@ def transition(t: Trace, x: Tensor, index: int) -> Tensor:
     return _parallel(t, x, TRANSITIONS[index])
 
 
+def alike(form: str) -> bool:
+    """The last block of the network is not like the others."""
+    return False
+
+
 def block(t: Trace, x: Tensor, stage: Stage, form: str, place: Place) -> Tensor:
     """Branches, concatenated, whose biased up-convolution is scaled and added to ``x``; or a bottleneck block."""
     if stage.block not in KINDS:

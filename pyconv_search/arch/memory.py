@@ -9,7 +9,6 @@ convolution counts as one that reads its input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from pyconv_search.arch.trace import Layer, Tensor
@@ -81,7 +80,7 @@ def _at_inference(layers: Sequence[Layer]) -> Sequence[Layer]:
         if layer.kind == "dropout":
             passed[layer.output.storage] = inputs[0]
         elif not layer.training:
-            called.append(replace(layer, inputs=inputs, output=passed.get(layer.output.storage, layer.output)))
+            called.append(layer._replace(inputs=inputs, output=passed.get(layer.output.storage, layer.output)))
     return called
 
 

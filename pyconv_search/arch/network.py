@@ -77,7 +77,7 @@ def layers(arch: Architecture) -> list[Layer]:
     A layer's tensors are numbered within its own block.
     """
     return [
-        replace(layer, name=f"{name}.{layer.name}" if name and layer.name else layer.name)
+        layer._replace(name=f"{name}.{layer.name}" if name and layer.name else layer.name)
         for part in parts(arch)
         for unit in part.units
         for name in unit.names
@@ -106,7 +106,7 @@ def stage(family: str, stage: Stage, form: str, index: int, shape: Shape) -> Par
     if t.layers:
         units.append(_unit(t, y, f"transitions.{index}"))
     shape = y.shape
-    for place, numbers in places(n):
+    for place, numbers in places(n, FAMILIES[family].alike(form)):
         t = Trace(shape)
         y = FAMILIES[family].block(t, t.inputs[0], stage, form, place)
         units.append(_unit(t, y, *(f"stages.{index}.{i}" for i in numbers)))
@@ -117,12 +117,15 @@ def stage(family: str, stage: Stage, form: str, index: int, shape: Shape) -> Par
     return Part(f"stage{index + 1}", tuple(units), shape)
 
 
-def places(blocks: int) -> Iterator[tuple[Place, range]]:
-    """Where the blocks of a stage stand, those of one kind together."""
+def places(blocks: int, alike: bool) -> Iterator[tuple[Place, range]]:
+    """Where the blocks of a stage stand, those of one kind together; ``alike`` says that all but the first are one."""
     if blocks == 1:
         yield Place(True, False, True), range(1)
         return
     yield Place(True, False, False), range(1)
+    if alike:
+        yield Place(False, False, False), range(1, blocks)
+        return
     if blocks == 2:
         yield Place(False, True, True), range(1, 2)
         return

@@ -9,7 +9,7 @@ from pyconv_search.arch.spec import Architecture, Stem
 from pyconv_search.arch.trace import Tensor, Trace
 from pyconv_search.fields import Problems
 
-__all__ = ["BLOCKS", "block", "check", "final", "into", "stem", "stride", "transition"]
+__all__ = ["BLOCKS", "alike", "block", "check", "final", "into", "stem", "stride", "transition"]
 
 
 def check(arch: Architecture, problems: Problems) -> None:
@@ -50,6 +50,11 @@ def into(width: int, index: int) -> int:
 def transition(t: Trace, x: Tensor, index: int) -> Tensor:
     """Nothing: the first block of a stage changes the shape."""
     return x
+
+
+def alike(form: str) -> bool:
+    """Improved residual networks have second and last blocks of their own."""
+    return form != "ires"
 
 
 def final(t: Trace, x: Tensor, form: str) -> Tensor:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pyconv_search.fields import Problem, SpecError
@@ -61,6 +62,7 @@ class Conv:
         return sum(level.width for level in self.levels)
 
 
+@lru_cache(maxsize=4096)
 def pointwise(width: int) -> Conv:
     """A 1×1 convolution."""
     return Conv((Level(1, width),))
@@ -172,6 +174,7 @@ def shortest_period(pattern: tuple[int, ...]) -> tuple[int, ...]:
     return next(pattern[:t] for t in range(1, n + 1) if n % t == 0 and pattern[:t] * (n // t) == pattern)
 
 
+@lru_cache(maxsize=4096)
 def divisors(n: int) -> tuple[int, ...]:
     """All divisors of n, ascending."""
     low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]

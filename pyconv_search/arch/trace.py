@@ -10,7 +10,6 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from pyconv_search.arch.dilation import dilations_used
@@ -23,13 +22,14 @@ Size = int | tuple[int, ...]
 class Tensor(NamedTuple):
     """What a layer reads or puts out: ``storage`` numbers its memory, which views and in-place layers share.
 
-    ``field`` is its receptive field and ``jump`` the distance of two of its pixels, along the width, both in pixels of
-    the tensor that the trace began with.
+    ``field`` is its receptive field, ``near`` what that would be if every spatial convolution of the specification were
+    1×1, and ``jump`` the distance of two of its pixels, all along the width in pixels of what the trace began with.
     """
 
     storage: int
     shape: Shape
     field: int = 1
+    near: int = 1
     jump: int = 1
 
     @property
@@ -38,8 +38,7 @@ class Tensor(NamedTuple):
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One call of one leaf module, or of a function (``name`` empty).
 
     ``kernel`` is as the module is given it, so a square pooling window has one number; ``level`` counts the levels of
@@ -81,8 +80,14 @@ class Trace:
         inner._prefix, inner._training = f"{self._prefix}{name}.", self._training or training
         return inner
 
-    def _new(self, shape: Shape, field: int, jump: int) -> Tensor:
-        return Tensor(next(self._storages), shape, field, jump)
+    def _new(
+        self, shape: Shape, inputs: Sequence[Tensor], reach: int = 0, stride: int = 1, near: int | None = None
+    ) -> Tensor:
+        """What is computed from pixels of ``inputs`` within ``reach``, or ``near`` without spatial convolutions."""
+        jump = inputs[0].jump
+        field = max(x.field for x in inputs) + reach * jump
+        closest = max(x.near for x in inputs) + (reach if near is None else near) * jump
+        return Tensor(next(self._storages), shape, field, closest, jump * stride)
 
     def _add(self, kind: str, name: str, inputs: Sequence[Tensor], output: Tensor, **details: object) -> Tensor:
         full = self._prefix + name if name else ""
@@ -94,7 +99,7 @@ class Trace:
     def _same(self, kind: str, name: str, inputs: Sequence[Tensor], in_place: bool = False) -> Tensor:
         """A layer that puts out a tensor of its first input's shape."""
         x = inputs[0]
-        output = x if in_place else self._new(x.shape, max(y.field for y in inputs), x.jump)
+        output = x if in_place else self._new(x.shape, inputs)
         return self._add(kind, name, inputs, output)
 
     def conv(
@@ -114,8 +119,8 @@ class Trace:
         """A convolution, zero-padded by half its kernel or, if not ``padded``, not at all."""
         kernels, strides = each(kernel, len(x.shape) - 1), each(stride, len(x.shape) - 1)
         sides = tuple(window(n, k, s, dilation, padded) for n, k, s in zip(x.shape[1:], kernels, strides, strict=True))
-        field = x.field + (kernels[-1] - 1) * dilation * x.jump
-        output = self._new((width, *sides), field, x.jump * strides[-1])
+        reach = (kernels[-1] - 1) * dilation
+        output = self._new((width, *sides), (x,), reach, strides[-1], 0 if level else reach)
         fan_in = x.shape[0] // groups * math.prod(kernels)
         return self._add("conv", name, (x,), output, kernel=kernels, fan_in=fan_in, bias=bias, level=level)
 
@@ -131,7 +136,7 @@ class Trace:
                     level.kernel,
                     stride,
                     groups=level.groups,
-                    dilation=_farthest(level, x.shape[0]),
+                    dilation=farthest(level, x.shape[0]),
                     padded=padded,
                     level=j + 1 if level.kernel != 1 or not one else 0,
                 )
@@ -151,17 +156,17 @@ class Trace:
         """A pooling of ``kind`` ``max-pool`` or ``avg-pool``."""
         kernels, strides = each(kernel, len(x.shape) - 1), each(stride, len(x.shape) - 1)
         sides = tuple(window(n, k, s, 1, padded) for n, k, s in zip(x.shape[1:], kernels, strides, strict=True))
-        output = self._new((x.shape[0], *sides), x.field + (kernels[-1] - 1) * x.jump, x.jump * strides[-1])
+        output = self._new((x.shape[0], *sides), (x,), kernels[-1] - 1, strides[-1])
         return self._add(kind, name, (x,), output, kernel=(kernel,) if isinstance(kernel, int) else kernel)
 
     def adaptive_pool(self, name: str, x: Tensor, bins: int = 1) -> Tensor:
         """Average pooling to ``bins`` along every side; its field is not counted."""
-        output = self._new((x.shape[0], *[bins] * (len(x.shape) - 1)), x.field, x.jump)
+        output = self._new((x.shape[0], *[bins] * (len(x.shape) - 1)), (x,))
         return self._add("adaptive-pool", name, (x,), output, kernel=tuple(n // bins for n in x.shape[1:]))
 
     def linear(self, name: str, x: Tensor, width: int, bias: bool = True) -> Tensor:
         """A linear layer over the channels of a tensor of one position."""
-        output = self._new((width,), x.field, x.jump)
+        output = self._new((width,), (x,))
         return self._add("linear", name, (x,), output, fan_in=x.shape[0], bias=bias)
 
     def sigmoid(self, name: str, x: Tensor) -> Tensor:
@@ -183,7 +188,7 @@ class Trace:
 
     def matmul(self, x: Tensor, y: Tensor, shape: Shape, inner: int) -> Tensor:
         """A matrix product of inner products of length ``inner``."""
-        return self._add("matmul", "", (x, y), self._new(shape, x.field, x.jump), fan_in=inner)
+        return self._add("matmul", "", (x, y), self._new(shape, (x,)), fan_in=inner)
 
     def view(self, x: Tensor, shape: Shape) -> Tensor:
         """The same numbers in another shape."""
@@ -191,20 +196,20 @@ class Trace:
 
     def rearrange(self, x: Tensor, shape: Shape) -> Tensor:
         """The same numbers in another order, which takes a copy."""
-        return self._add("copy", "", (x,), self._new(shape, x.field, x.jump))
+        return self._add("copy", "", (x,), self._new(shape, (x,)))
 
     def cat(self, parts: Sequence[Tensor]) -> Tensor:
         """Along the first axis, usually the channels."""
         if len(parts) == 1:
             return parts[0]
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-        return self._add("cat", "", parts, self._new(shape, max(part.field for part in parts), parts[0].jump))
+        return self._add("cat", "", parts, self._new(shape, parts))
 
     def resize(self, x: Tensor, sides: Shape) -> Tensor:
         """Interpolation to the height and width ``sides``; nothing is done where they are so already."""
         if x.shape[1:] == sides:
             return x
-        return self._add("resize", "", (x,), self._new((x.shape[0], *sides), x.field, x.jump))
+        return self._add("resize", "", (x,), self._new((x.shape[0], *sides), (x,)))
 
 
 def each(size: Size, dimensions: int) -> tuple[int, ...]:
@@ -218,6 +223,6 @@ def window(side: int, kernel: int, stride: int, dilation: int = 1, padded: bool 
     return (side + (extent // 2 * 2 if padded else 0) - extent - 1) // stride + 1
 
 
-def _farthest(level: Level, in_width: int) -> int:
+def farthest(level: Level, in_width: int) -> int:
     """The largest dilation of a level in its place."""
     return max(dilations_used(in_width, level.width, level.pattern, level.axes, level.groups))

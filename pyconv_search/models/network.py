@@ -85,7 +85,7 @@ class Network(nn.Module):
 def _stages(arch: Architecture, family: Any) -> Iterator[nn.Sequential]:
     for stage, in_width in arch.walk():
         blocks = nn.Sequential()
-        for place, numbers in network.places(stage.blocks):
+        for place, numbers in network.places(stage.blocks, alike=False):
             for _ in numbers:
                 blocks.append(family.block(arch, stage, in_width if place.first else stage.out, place))
         if stage.non_local:

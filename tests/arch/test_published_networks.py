@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pyconv_search.arch.cost import cost
+from pyconv_search.arch.presets import preset
 from pyconv_search.arch.published.networks import CONVENTIONS, VERDICTS, NetworkRow, network_rows, verdict
 from pyconv_search.arch.published.results import PAPERS
 from pyconv_search.arch.resnet import resnet
@@ -32,6 +33,17 @@ BY_HAND = {
     ("psconv", "Table 2", "DRN-A-50"): ("25.557", "19.079"),
 }  # fmt: skip
 ROWS = {(row.paper, row.table, row.row): row for row in network_rows()}
+
+
+UNLIKE = {"PyConvResNet3D-50": "differs", "PyConvInception": "ours"}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: f"{row.paper} {row.table} {row.row}")
+def test_every_row_matches_the_network_of_its_name_or_says_why_not(row: NetworkRow) -> None:
+    arch = preset(row.network)
+    found = verdict(row, cost(replace(arch, input=row.input or arch.input)))
+    assert found.word == UNLIKE.get(row.row, "match" if row.printed else "not printed")
+    assert row.note or found.word not in ("differs", "ours")
 
 
 def counts(params: int, macs: int = 0, thop: int = 0) -> SimpleNamespace:

@@ -75,7 +75,7 @@ def measure(file: Path, options: argparse.Namespace) -> Line:
     samples = list(_different(sample(space, options.networks, options.seed)))
     architectures = [s.architecture for s in samples]
     few = architectures[: options.built]
-    closed = [(c.macs, c.params) for c in map(cost, few)]
+    closed = [(c.executed, c.params) for c in map(cost, few)]
     arrays, again = _arrays(space, draws(space, options.rows, options.seed))
     rates = {
         "cold": per_second(cost, architectures, _forget, SECONDS),

@@ -52,7 +52,8 @@ STEM: Branch = (
     Pool("max-pool", 2, padded=False),
 )
 STEM_WIDTH = 192
-FINAL: Branch = (Step(1536),)
+FINAL_WIDTH = 1536
+FINAL: Branch = (Step(FINAL_WIDTH),)
 TRANSITIONS: tuple[Branches, ...] = (
     (
         (Step(96),),

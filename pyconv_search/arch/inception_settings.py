@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyconv_search.arch import heads, inception
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv
 from pyconv_search.arch.spec import Architecture, Stage, pointwise
 from pyconv_search.fields import Fields, Problems, integers, shown
@@ -55,7 +56,8 @@ def read(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) -> A
             fields.add(key, reason)
     form = fields.text("form", "post")
     stages = _stages(fields)
-    head = heads.read(fields.take("head", None), (*fields.path, "head"), problems)
+    backbone = Backbone(inception.FINAL_WIDTH, inception.STRIDE)
+    head = heads.read(fields.take("head", None), (*fields.path, "head"), problems, backbone)
     fields.close()
     if form != "post":
         fields.add("form", f"must be post in an inception-resnet network, but got {shown(form)}")

@@ -6,12 +6,14 @@ here; nothing after it decides a number again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pyconv_search.arch import heads
 from pyconv_search.arch.blocks import BLOCKS, fed
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv, kernel
 from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, SqueezeExcite, Stage, Stem, pointwise
 from pyconv_search.arch.strides import with_output_stride
@@ -37,7 +39,9 @@ def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) ->
     stages = _stages(fields, stem, block, blocks, video)
     stages = stages[: fields.integer("num_stages", len(stages), high=len(stages))]
     stages = with_output_stride(stem, stages, fields)
-    head = heads.read(fields.take("head", None), (*fields.path, "head"), problems)
+    stride = stem.stride * (2 if stem.pool == "max" else 1) * math.prod(stage.stride for stage in stages)
+    backbone = Backbone(stages[-1].out, stride)
+    head = heads.read(fields.take("head", None), (*fields.path, "head"), problems, backbone)
     fields.close()
     problems.check()
     return Architecture(stem, stages, classes, input, form=form, head=head)
@@ -59,7 +63,7 @@ def _stem(fields: Fields, video: bool) -> Stem:
 
 
 def _attention(own: Fields, common: Fields) -> tuple[SqueezeExcite | None, bool]:
-    """What ``se`` (a reduction, or a mapping of reduction and bias) and ``non_local`` say for a stage."""
+    """What ``se`` (a reduction, a mapping of reduction and bias, or none) and ``non_local`` say for a stage."""
     shared, local = common.take("se", None), common.flag("non_local", False)
     mine, path = own.take("se", None), (*own.path, "se")
     if mine is None:
@@ -68,7 +72,7 @@ def _attention(own: Fields, common: Fields) -> tuple[SqueezeExcite | None, bool]
 
 
 def _squeeze(value: Any, path: Path, problems: Problems) -> SqueezeExcite | None:
-    if value is None:
+    if value in (None, "none"):
         return None
     if not isinstance(value, Mapping):
         return SqueezeExcite(integer(value, path, problems))

@@ -11,6 +11,7 @@ from pyconv_search.arch.canonical import canonical_json, from_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.heads import read
 from pyconv_search.arch.heads.fpn import FPN
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.heads.ssd import SSD
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.resnet import resnet
@@ -22,7 +23,7 @@ SMALL = {"blocks": [1, 1, 1], "stem": {"kernel": 3, "width": 8, "stride": 1, "po
 
 def head(kind, **settings):
     problems = Problems()
-    found = read({"kind": kind, **settings}, ("head",), problems)
+    found = read({"kind": kind, **settings}, ("head",), problems, Backbone(1024, 8))
     problems.check()
     return found
 

@@ -9,6 +9,7 @@ import pytest
 
 from pyconv_search.arch.canonical import canonical_json, from_dict, to_dict
 from pyconv_search.arch.cost import cost
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.heads.segmentation import KINDS, SegmentationHead, read
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.resnet import resnet
@@ -99,7 +100,7 @@ def test_the_auxiliary_head_is_in_the_parameters_and_in_thop_alone(kind):
 )
 def test_settings_and_their_published_defaults(kind, settings, expected):
     fields = Fields(settings, ("head",), Problems())
-    assert read(kind, fields) == expected
+    assert read(kind, fields, Backbone(2048, 8)) == expected
     fields.close()
     fields.problems.check()
 
@@ -108,8 +109,8 @@ def test_defaults_that_follow_the_backbone():
     def fields():
         return Fields({}, ("head",), Problems())
 
-    assert read("aspp", fields(), stride=16).rates == (6, 12, 18)
-    assert read("ppm", fields(), in_width=512).branch == 128
+    assert read("aspp", fields(), Backbone(2048, 16)).rates == (6, 12, 18)
+    assert read("ppm", fields(), Backbone(512, 8)).branch == 128
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -157,10 +157,10 @@ def test_inference_peak_is_that_of_the_operators_that_run(small):
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
-def test_random_architectures_of_every_space(file):
-    """A sample of what ``python -m benchmarks.witness`` does for 500 of each space."""
+def test_random_architectures_of_every_space(file, witnesses):
+    """``--witnesses 500`` takes minutes, and as many architectures of each space."""
     space = load_space(file)
-    for i in range(8):
+    for i in range(witnesses):
         arch = space.architecture(draw(space, 7, i))
         assert Witness(arch).whole() == whole(cost(arch))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.trace import Shape, Tensor, Trace
 from pyconv_search.fields import Fields, Path, Problems
 
@@ -47,6 +48,6 @@ class FPN:
         return [*maps, t.pool("extra", maps[-1], "max-pool", 1, 2)] if self.extra else maps
 
 
-def read(kind: str, fields: Fields) -> FPN:
+def read(kind: str, fields: Fields, backbone: Backbone) -> FPN:
     """The head that a mapping describes; what it leaves out is as in the paper, with the extra map."""
     return FPN(fields.integer("width", 256), fields.flag("extra", True), fields.integer("first", 1))

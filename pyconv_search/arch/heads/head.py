@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyconv_search.arch.trace import Shape, Tensor, Trace
 from pyconv_search.fields import Path, Problems
+
+
+class Backbone(NamedTuple):
+    """What the defaults of heads depend on: the channels of the last features and the pixels that one stands for."""
+
+    width: int
+    stride: int
 
 
 class Head(Protocol):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import StageKeys, conv
 from pyconv_search.arch.spec import Conv, Level, pointwise
 from pyconv_search.arch.trace import Shape, Tensor, Trace
@@ -168,21 +169,21 @@ KINDS = {
 }
 
 
-def read(kind: str, fields: Fields, in_width: int = 2048, stride: int = 8) -> SegmentationHead:
+def read(kind: str, fields: Fields, backbone: Backbone) -> SegmentationHead:
     """The head of one of ``KINDS`` that ``fields`` describes; every key has its published default.
 
-    Those depend on the backbone where the papers' do: PPM's branches share the ``in_width`` channels of the last stage
-    (Zhao et al. 2017, section 3.2), and ASPP's rates are (6, 12, 18) at an output ``stride`` of 16, twice that at 8
-    (Chen et al. 2017, section 3.3). The pyramids take the keys of a stage's convolution: levels, kernels, groups, …;
+    Those depend on the backbone where the papers' do: PPM's branches share the channels of the last stage (Zhao et
+    al. 2017, section 3.2), and ASPP's rates are (6, 12, 18) at an output stride of 16, twice that at 8 (Chen et al.
+    2017, section 3.3). The pyramids take the keys of a stage's convolution: levels, kernels, groups, …;
     without them they are PyConv4, as in the released PyConvSegNet. Mistakes go to the problems of ``fields``.
     """
     own: dict[str, Any] = {}
     if kind == "aspp":
-        rates = tuple(max(rate * 16 // stride, 1) for rate in (6, 12, 18))
+        rates = tuple(max(rate * 16 // backbone.stride, 1) for rate in (6, 12, 18))
         own = {"branch": fields.integer("branch", 256), "rates": _numbers(fields, "rates", rates)}
     elif kind == "ppm":
         bins = _numbers(fields, "bins", (1, 2, 3, 6))
-        own = {"branch": fields.integer("branch", max(in_width // max(len(bins), 1), 1)), "bins": bins}
+        own = {"branch": fields.integer("branch", max(backbone.width // max(len(bins), 1), 1)), "bins": bins}
     elif kind == "pyconvph":
         branch = fields.integer("branch", 512)
         own = {"branch": branch, "bins": _numbers(fields, "bins", (9,))}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import StageKeys, conv
 from pyconv_search.arch.spec import Conv
 from pyconv_search.arch.trace import Shape, Tensor, Trace, each, window
@@ -147,7 +148,7 @@ def _by(sides: Shape) -> str:
     return "×".join(map(str, sides))
 
 
-def read(kind: str, fields: Fields) -> SSD:
+def read(kind: str, fields: Fields, backbone: Backbone) -> SSD:
     """The head that a mapping describes; what it leaves out is as published for 300×300 pixels.
 
     ``extra`` counts the feature maps behind the backbone's. ``width`` (output channels) and ``levels`` are one number

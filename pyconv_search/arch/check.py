@@ -34,6 +34,11 @@ def check(arch: Architecture) -> None:
     _check_values(arch, (), problems, words)
     problems.check()
     _check_shape(arch, problems)
+    if arch.head is not None and arch.dimensions != 2:
+        problems.add(
+            ("head", "kind"), f"{arch.head.kind} is for images, but the input is video; nearest: classifier, or no head"
+        )
+        problems.check()
     for i, (stage, in_width) in enumerate(arch.walk()):
         _check_stage(arch, stage, in_width, ("stages", i), problems)
     problems.check()

@@ -21,6 +21,7 @@ _NOT_HERE = {
     "depth": "give blocks, the number of blocks in each of the three stages",
     "stem": "the stem of an inception-resnet network is fixed; leave it out",
     "shortcut": "the shortcuts of an inception-resnet network keep the shape; leave it out",
+    "dilate": "there is no stride that dilation could replace; leave it out",
     "output_stride": f"an inception-resnet network always reduces each side {inception.STRIDE} times; leave it out",
 }
 

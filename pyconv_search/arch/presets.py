@@ -125,7 +125,11 @@ def settings_of(name: str) -> Settings:
     """The settings of the named network."""
     backbone, plus, head = name.partition("+")
     found = dict(_found(backbone, _BACKBONES, "network"))
-    return {**found, **_found(head, _HEADS, "head")} if plus else found
+    if not plus:
+        return found
+    asked = _found(head, _HEADS, "head")
+    video = len(found.get("input", ())) == 4  # keeps its input, so that the head tells that it is for images
+    return {**found, **asked, "input": found["input"] if video else asked["input"]}
 
 
 def _plain(name: str) -> str:

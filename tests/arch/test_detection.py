@@ -191,4 +191,4 @@ def test_the_nearest_size_that_is_told_fits():
 def test_video_is_refused(kind):
     video = resnet(SMALL, (3, 64, 64), 5)
     told = messages(lambda: replace(video, input=(3, 8, 64, 64), head=head(kind)))
-    assert told == [f"head.kind: {kind} is for images, but the input is video; nearest: classifier"]
+    assert told == [f"head.kind: {kind} is for images, but the input is video; nearest: classifier, or no head"]

@@ -165,7 +165,7 @@ def test_mistakes_in_the_settings(head, message):
 
 def test_mistakes_of_the_backbone():
     assert mistakes("aspp", (3, 4, 32, 32)) == [
-        "head.kind: aspp is for images, but the network's input has time; nearest: an input channels×height×width"
+        "head.kind: aspp is for images, but the input is video; nearest: classifier, or no head"
     ]
     assert mistakes("aspp", blocks=[1]) == [
         "head.auxiliary: reads the stage before the last, but the network has one stage; nearest: false"

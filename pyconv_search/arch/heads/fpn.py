@@ -31,8 +31,6 @@ class FPN:
         return tuple(range(self.first - 1, stages))
 
     def check(self, features: Sequence[Shape], path: Path, problems: Problems) -> None:
-        if len(features[-1]) != 3:
-            problems.add((*path, "kind"), "fpn is for images, but the input is video; nearest: classifier")
         stages = len(features)
         if self.first > stages:
             what = f"must be one of the {stages} stages, counted from 1"

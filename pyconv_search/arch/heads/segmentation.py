@@ -52,11 +52,6 @@ class SegmentationHead:
         """The fields are those of the kind, and fit images of two or more stages and enough positions."""
         before = len(problems.found)
         self._check_fields(path, problems)
-        if len(features[-1]) != 3:
-            problems.add(
-                (*path, "kind"),
-                f"{self.kind} is for images, but the network's input has time; nearest: an input channels×height×width",
-            )
         if self.auxiliary and len(features) < 2:
             problems.add(
                 (*path, "auxiliary"), "reads the stage before the last, but the network has one stage; nearest: false"

@@ -55,9 +55,6 @@ class SSD:
         return tuple(found)
 
     def check(self, features: Sequence[Shape], path: Path, problems: Problems) -> None:
-        if len(features[-1]) != 3:
-            problems.add((*path, "kind"), "ssd is for images, but the input is video; nearest: classifier")
-            return
         if self._counts_fit(path, problems):
             self._check_convs(path, problems)
             self._check_sizes(features[-1][1:], path, problems)

@@ -14,7 +14,7 @@ from pyconv_search.arch.cost import Cost, Part, cost
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, network_rows, verdict
 from pyconv_search.arch.spec import Architecture, Level, Stage
-from pyconv_search.cli.text import table
+from pyconv_search.cli.columns import table
 from pyconv_search.results.tables import compact
 
 # The cost of the preset of that name, at another input size where one is given.

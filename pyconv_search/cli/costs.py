@@ -9,7 +9,7 @@ from typing import Any
 from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import Cost, Part
 from pyconv_search.arch.spec import Architecture, Conv
-from pyconv_search.cli.text import table
+from pyconv_search.cli.columns import table
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyconv_search.cli.columns import table
 from pyconv_search.results.store import Store
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
     from pyconv_search.training.data import CheckReport, ListingRow
 
 BAR = 40
-
-
-def table(rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
-    """Rows as aligned columns; those numbered in ``right`` are flush right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
 
 
 def amount(name: str, value: float) -> str:

@@ -33,18 +33,51 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
-def test_help_needs_neither_torch_nor_ray() -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "networks", "networks ps-resnet-50", "cost pyconvresnet-50+pyconvssd", "cost resnet3d-50 --json"],
+)
+def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
     code = (
         "import sys; from pyconv_search import cli\n"
-        "sys.argv = ['pyconv-search', '--help']\n"
+        f"sys.argv = ['pyconv-search', *{words.split()!r}]\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "print(sorted({'torch', 'ray', 'optuna', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        "print(sorted({'torch', 'ray', 'optuna', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for name in ("space", "cost", "plan", "run", "status", "report", "data"):
-        assert f"  {name} " in done.stdout
+
+
+def test_help_names_every_command(command: Callable[..., Said]) -> None:
+    status, said, _ = command("--help")
+    assert status == 0
+    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data"):
+        assert f"  {name} " in said
+
+
+def test_networks(command: Callable[..., Said]) -> None:
+    status, said, _ = command("networks")
+    assert (status, said.splitlines()[-1]) == (
+        0,
+        "64 of 66 printed rows match to every digit; 1 differs; 1 ours; 14 not printed",
+    )
+    assert "174 classes" in said
+    counts = json.loads(command("networks", "--json")[1])
+    assert (counts["match"], counts["rows"]) == (64, 80)
+    assert "dilations {1,2,1,4}" in command("networks", "PS-ResNet-50")[1]
+    assert command("networks", "resnet-50", "--json")[0] == 1
+
+
+def test_cost_draws_and_tells_the_memory(command: Callable[..., Said], tmp_path: Path) -> None:
+    file = tmp_path / "network.svg"
+    status, said, drawn = command("cost", "resnet-50", "--draw", file, "--batch", 2, "--dtype", "bfloat16")
+    assert (status, drawn.strip()) == (0, str(file))
+    assert file.read_text().startswith("<svg")
+    assert "bfloat16, batch 2: weights 51.1 MB" in said
+    memory = json.loads(command("cost", "resnet-50", "--json", "--batch", 2)[1])["memory"]
+    assert memory["weights"] == 4 * 25_557_032
+    assert command("cost", "resnet-50", "--draw", tmp_path / "network.png")[0] == 1
 
 
 def test_version(command: Callable[..., Said]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 from pyconv_search.arch import network
@@ -13,7 +14,7 @@ from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.families import FAMILIES
 from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, Conv, Level, Stage, divisors
 from pyconv_search.arch.trace import Shape, each
-from pyconv_search.fields import Path, Problems, integer, nearest, suggestion
+from pyconv_search.fields import MOST, Path, Problems, integer, nearest, suggestion
 
 # What the texts in a specification may be.
 _WORDS: dict[str, Collection[str]] = {
@@ -84,18 +85,30 @@ def _check_values(value: Any, path: Path, problems: Problems, words: Mapping[str
         if not value:
             problems.add(path, "must not be empty")
         for i, item in enumerate(value):
-            _check_values(item, (*path, i), problems, words)
+            if not _is_number(item):
+                _check_values(item, (*path, i), problems, words)
     elif hasattr(value, "__dataclass_fields__"):
-        for f in fields(value):
-            own = getattr(value, f.name)
-            if f.type != "bool" or not isinstance(own, bool):
-                _check_values(own, (*path, f.name), problems, words)
+        for name, flag in _fields_of(value.__class__):
+            own = getattr(value, name)
+            if not (_is_number(own) or (flag and isinstance(own, bool))):
+                _check_values(own, (*path, name), problems, words)
     elif isinstance(value, str):
         known = words.get(str(path[-1]))
         if known is not None and value not in known:
             problems.add(path, f"must be one of {', '.join(known)}, but got {value!r}{suggestion(value, known)}")
     elif value is not None:
         integer(value, path, problems)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether there is nothing to say of it; asked ahead of the rest, as most values are such numbers."""
+    return type(value) is int and 0 < value <= MOST
+
+
+@cache
+def _fields_of(kind: Any) -> tuple[tuple[str, bool], ...]:
+    """The fields of a dataclass, and whether each holds a truth value."""
+    return tuple((f.name, f.type == "bool") for f in fields(kind))
 
 
 def _check_shape(arch: Architecture, problems: Problems) -> None:

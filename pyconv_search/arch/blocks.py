@@ -176,6 +176,7 @@ def non_local_pool(dimensions: int) -> tuple[Size, Size]:
 
 
 def shortcut(t: Trace, x: Tensor, stage: Stage) -> Tensor:
+    """The shortcut of the first block of a stage: pooling, projection, both or neither (PyConv, section 4)."""
     dimensions = len(x.shape) - 1
     use = Use(pointwise(stage.out), x.shape[0], stage.stride, stage.time_stride)
     stride = use.strides(dimensions)

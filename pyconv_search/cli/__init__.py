@@ -141,13 +141,13 @@ def networks(
 ) -> None:
     """Every network that the papers print: printed against computed parameters and GFLOPs."""
     from pyconv_search.arch.cost import cost
-    from pyconv_search.cli import catalogue
+    from pyconv_search.cli import catalogue, layers
 
     if network is not None:
         if as_json:
             raise UserError("networks NAME draws for people; `cost NAME --json` gives the network as JSON")
         arch = _network(network)
-        _print(catalogue.network_text(network, arch, cost(arch)))
+        _print(layers.network_text(network, arch, cost(arch)))
         return
     found = catalogue.published()
     _print(catalogue.networks_dict(found) if as_json else catalogue.networks_text(found))

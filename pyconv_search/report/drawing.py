@@ -1,31 +1,39 @@
-"""A network as one picture: its stages from the input to the classifier, their blocks, their costs, its dilations.
+"""A network as one picture: its stages from the input to the head, their blocks, their costs, its dilations.
 
 Drawn by hand as SVG: small, the same bytes each time, on its own white ground so that it reads in a dark page as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from pyconv_search.arch.cost import Cost, Part, cost
-from pyconv_search.arch.spec import Architecture, Conv, Level
+from pyconv_search.arch.cost import Cost, cost
+from pyconv_search.arch.spec import Architecture, Stage
 from pyconv_search.errors import UserError
-from pyconv_search.report.drawing_block import EDGE, Scale, block, box, column, convolution, label, shortcut_text
+from pyconv_search.report.anatomy import (
+    form_words,
+    head_words,
+    is_inception,
+    kernel_text,
+    shortcut_text,
+    stride_words,
+    used,
+)
+from pyconv_search.report.drawing_cards import cards
 from pyconv_search.report.drawing_lattice import drawn, lattices, legend, letters, places, rates
+from pyconv_search.report.drawing_order import ordered, orders
+from pyconv_search.report.drawing_row import rows, si
+from pyconv_search.report.drawing_slab import label
 from pyconv_search.report.pen import (
-    ACCENT,
     INK,
     LINE,
     PAPER,
     QUIET,
     SIZE,
     Piece,
-    arrow,
     at,
     kernel_face,
-    kernel_text,
     lines,
     number,
     rect,
@@ -37,34 +45,11 @@ from pyconv_search.report.svg import ROOT, printable
 from pyconv_search.report.words import clipped, count, short
 from pyconv_search.results.files import replace
 
-MARGIN, GAP = 20.0, 24.0
-HEAD, CARD_HEAD = 52.0, 66.0
-TAP, MOST_FACE = 4.6, 48.0
-NUMBER, LEAST_BAR = 44.0, 30.0
+__all__ = ["draw", "si", "write_drawing"]
+
+MARGIN, HEAD = 20.0, 52.0
 SMALL = 9.5
-PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-BARS = ("#8aa0b6", "#5b7896")
 LEAST_WIDTH = 640.0
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One column of the picture: what it is called, how often it repeats, facts about it, its layers, its costs.
-
-    ``layers`` is None for the input. ``numbers`` are (params, MACs).
-    """
-
-    name: str
-    facts: tuple[str, ...]
-    layers: Piece | None
-    numbers: tuple[int, int] | None = None
-    times: int = 1
-
-    @property
-    def width(self) -> float:
-        title = text_width(self.name, 13, True) + (text_width(f" × {self.times}", 13, True) if self.times > 1 else 0)
-        facts = max(text_width(fact, 10) for fact in self.facts)
-        return max(title, facts, self.layers.width if self.layers else 0.0, NUMBER + LEAST_BAR)
 
 
 def write_drawing(arch: Architecture, file: Path | str, name: str = "") -> Path:
@@ -81,10 +66,11 @@ def write_drawing(arch: Architecture, file: Path | str, name: str = "") -> Path:
 def draw(arch: Architecture, name: str = "") -> str:
     """The network as one ``<svg>`` element without ids, which may stand alone or any number of times in a page."""
     found = cost(arch)
-    row = _row(_cards(arch, found), _note(arch))
-    below = _dilations(arch, row.width)
-    width = max(row.width, below.width) + 2 * MARGIN
-    height = MARGIN + HEAD + row.height + below.height + MARGIN
+    row = rows(cards(arch, found))
+    width = max(row.width, LEAST_WIDTH)
+    pieces = [row, _note(arch, width), ordered(arch, width), _dilations(arch, width)]
+    width = max(piece.width for piece in pieces) + 2 * MARGIN
+    height = MARGIN + HEAD + sum(piece.height for piece in pieces) + MARGIN
     title = clipped(printable(name), 80) or "Network"
     attributes = {**ROOT, "viewBox": f"0 0 {number(width)} {number(height)}", "font-size": number(SIZE), "fill": INK}
     attributes |= {"width": number(width), "height": number(height)}
@@ -95,127 +81,78 @@ def draw(arch: Architecture, name: str = "") -> str:
         rect(0, 0, width, height, PAPER, radius=6),
         text(MARGIN, MARGIN + 14, title, 16, bold=True),
         text(MARGIN, MARGIN + 32, _facts(arch, found), 10, fill=QUIET),
-        at(row, MARGIN, MARGIN + HEAD),
-        at(below, MARGIN, MARGIN + HEAD + row.height),
     ]
+    y = MARGIN + HEAD
+    for piece in pieces:
+        parts.append(at(piece, MARGIN, y))
+        y += piece.height
     return f"<svg {opening}>{''.join(parts)}</svg>\n"
 
 
 def _facts(arch: Architecture, found: Cost) -> str:
+    form = f" · {form_words(arch)}" if form_words(arch) else ""
     return (
-        f"{short(found.params / 1e6)} M parameters · {short(found.gmacs)} GMACs per image · "
-        f"receptive field {found.receptive_field:,} px · id {arch.arch_id[:8]}"
+        f"{short(found.params / 1e6)} M parameters · {short(found.gmacs)} GMACs per "
+        f"{'image' if arch.dimensions == 2 else 'clip'} · "
+        f"receptive field {found.receptive_field:,} px{form} · id {arch.arch_id[:8]}"
     )
 
 
 def _description(arch: Architecture, found: Cost) -> str:
     """The picture in words, for those who listen to it."""
-    stages = []
-    for i, (stage, in_width) in enumerate(arch.walk(), 1):
-        levels = "; ".join(f"{label(v, False)}, dilations {', '.join(map(str, v.pattern))}" for v in stage.conv.levels)
-        shortcut = shortcut_text(stage, in_width)
-        stages.append(f"Stage {i}: {count(stage.blocks, stage.block + ' block')} of {levels}; shortcut {shortcut}.")
-    return f"A residual network for {_size(arch.input)} input. {' '.join(stages)} {_facts(arch, found)}."
+    family = "A residual network" if arch.family == "resnet" else "An Inception-ResNet"
+    stages = " ".join(_stage(arch, *found) for found in enumerate(arch.walk(), 1))
+    size = " × ".join(map(str, arch.input))
+    return f"{family} for {size} input. {stages} Head: {head_words(arch)}. {_facts(arch, found)}."
 
 
-def _size(size: tuple[int, ...]) -> str:
-    return " × ".join(map(str, size))
+def _stage(arch: Architecture, i: int, walked: tuple[Stage, int]) -> str:
+    stage, in_width = walked
+    levels = [(label(v, False, arch.dimensions), ", ".join(map(str, v.pattern))) for v in stage.conv.levels]
+    words = [count(stage.blocks, stage.block + " block")]
+    if not is_inception(stage):
+        words[0] += " of " + "; ".join(f"{words}, dilations {pattern}" for words, pattern in levels)
+        words.append(stride_words(stage.stride, stage.time_stride, arch.dimensions))
+    words += ["squeeze-and-excitation"] * (stage.se is not None) + ["a non-local block behind them"] * stage.non_local
+    return f"Stage {i}: {'; '.join([*words, f'shortcut {shortcut_text(stage, in_width)}'])}."
 
 
-def _cards(arch: Architecture, found: Cost) -> list[Card]:
-    parts = {part.name: part for part in found.parts}
-    kernels = [arch.stem.kernel, *(v.kernel for stage in arch.stages for v in stage.conv.levels)]
-    widest = max(max(kernel_face(kernel)) for kernel in kernels)
-    scale = Scale(min(TAP, MOST_FACE / widest), letters(lattices(arch)))
-    cards = [Card("Input", (_size(arch.input),), None), _stem(arch, parts["stem"], scale)]
-    for i, (stage, in_width) in enumerate(arch.walk(), 1):
-        part = parts[f"stage{i}"]
-        facts = (
-            _size(part.size),
-            f"{stage.block}, stride {stage.stride}",
-            f"shortcut: {shortcut_text(stage, in_width)}",
-        )
-        cards.append(Card(f"Stage {i}", facts, block(stage, in_width, scale), (part.params, part.macs), stage.blocks))
-    return [*cards, _head(arch, parts["head"])]
+def _note(arch: Architecture, width: float) -> Piece:
+    """How to read the rows: of the marks, those that this network has."""
+    told = wrapped(" ".join(_notes(arch)), width, SMALL)
+    parts = [text(0, 22 + 13 * i, line, SMALL, fill=QUIET) for i, line in enumerate(told)]
+    return Piece("".join(parts), width, 18 + 13 * len(told))
 
 
-def _stem(arch: Architecture, part: Part, scale: Scale) -> Card:
-    stem = arch.stem
-    layers = [convolution(Conv((Level(stem.kernel, stem.width),)), arch.input[0], scale)]
-    if stem.pool == "max":
-        layers.append(box("3×3 max pool"))
-    return Card("Stem", (_size(part.size), f"stride {stem.stride}"), column(layers), (part.params, part.macs))
-
-
-def _head(arch: Architecture, part: Part) -> Card:
-    layers = column([box("global average pool"), box(f"linear, {arch.classes}")])
-    return Card("Head", (count(arch.classes, "class").replace("classs", "classes"),), layers, (part.params, part.macs))
-
-
-def _row(cards: list[Card], note: str) -> Piece:
-    """The cards side by side with arrows between them, their costs on common lines with bars on common scales."""
-    tall = max(card.layers.height for card in cards if card.layers)
-    most = [max(card.numbers[i] for card in cards if card.numbers) for i in (0, 1)]
-    room = min(card.width for card in cards if card.numbers) - NUMBER
-    parts, x = [], 0.0
-    y = CARD_HEAD + tall + 26
-    for i, card in enumerate(cards):
-        parts.append(at(Piece(_heading(card), 0, 0), x, 0))
-        if card.layers:
-            parts.append(at(card.layers, x + (card.width - card.layers.width) / 2, CARD_HEAD))
-            parts.append(at(Piece(_costs(card, most, room), 0, 0), x, y))
-        else:
-            parts += [at(_sheets(), x, CARD_HEAD), text(x, y + 9, "parameters", 10, fill=QUIET)]
-            parts.append(text(x, y + 27, "MACs", 10, fill=QUIET))
-        x += card.width + GAP
-        if i < len(cards) - 1:
-            parts.append(arrow([(x - GAP + 4, 9), (x - 5, 9)], QUIET))
-    parts.append(lines([[(0, y - 12), (x - GAP, y - 12)]], LINE, 0.7))
-    width = max(x - GAP, LEAST_WIDTH)
-    told = wrapped(note, width, SMALL)
-    parts += [text(0, y + 54 + 13 * i, line, SMALL, fill=QUIET) for i, line in enumerate(told)]
-    return Piece("".join(parts), width, y + 50 + 13 * len(told))
-
-
-def _note(arch: Architecture) -> str:
-    """How to read the row: of the marks, those that this network has."""
+def _notes(arch: Architecture) -> list[str]:
     levels = [place.level for place in places(arch)]
-    parts = ["Each stage shows its first block; its other blocks have stride 1 and an identity shortcut."]
-    depth = "Face of a slab: the kernel. Depth: the input channels that one output channel reads"
-    parts.append(depth + (", faint the other groups." if any(level.groups > 1 for level in levels) else "."))
-    if any(len(stage.conv.levels) > 1 for stage in arch.stages):
-        parts.append("Bar under a label: the level's output channels.")
-    if any(level.pattern != (1,) for level in levels):
-        parts.append("Chips: the dilations, in turn; letter: the lattice below.")
-    return " ".join(parts)
-
-
-def _heading(card: Card) -> str:
-    parts = [text(0, 13, card.name, 13, bold=True)]
-    if card.times > 1:
-        parts.append(text(text_width(card.name, 13, True) + 4, 13, f"× {card.times}", 13, fill=ACCENT, bold=True))
-    parts += [text(0, 29 + 14 * i, fact, 10, fill=INK if i == 0 else QUIET) for i, fact in enumerate(card.facts)]
-    return "".join(parts)
-
-
-def _costs(card: Card, most: list[int], room: float) -> str:
-    parts = []
-    for i, value in enumerate(card.numbers or ()):
-        parts.append(text(0, 9 + 18 * i, si(value), 10))
-        parts.append(rect(NUMBER, 1 + 18 * i, max(0.5, room * value / max(most[i], 1)), 9, BARS[i]))
-    return "".join(parts)
-
-
-def si(value: int) -> str:
-    """A count with three digits and a prefix: ``15.0 M``, ``1.36 G``, ``928``."""
-    factor, prefix = next(((f, p) for f, p in PREFIXES if value >= 0.9995 * f), (1, ""))
-    return f"{short(value / factor)} {prefix}" if prefix else str(value)
-
-
-def _sheets() -> Piece:
-    """Feature maps, as three sheets one behind the other."""
-    sheets = "".join(rect(10 - 5 * i, 14 + 5 * i, 34, 34, PAPER, EDGE) for i in range(3))
-    return Piece(f'<g stroke-width="0.7">{sheets}</g>', 50, 60)
+    several = any(len(use.conv.levels) > 1 for use in used(arch))
+    inception = arch.family == "inception-resnet"
+    first = "its first block; its other blocks have stride 1 and an identity shortcut"
+    first += ", and their layers in the order below" if orders(arch) else ""
+    found = [f"Each stage shows {'one of its blocks' if inception else first}."]
+    if any(level.kernel != 1 for level in levels):
+        depth = "Face of a slab: the kernel. Depth: the input channels that one output channel reads"
+        found.append(depth + (", faint the other groups." if any(level.groups > 1 for level in levels) else "."))
+    if several:
+        found.append("Bar under a label: the level's output channels.")
+    if any(len(level.pattern) > 1 for level in levels):
+        found.append("Chips: the dilations, in turn; letter: the lattice below.")
+    if arch.dimensions == 3:
+        found.append("Kernels and strides are time×height×width; a face shows height×width.")
+    if any(stage.se for stage in arch.stages):
+        found.append("SE: squeeze-and-excitation with 1 / r of the channels inside.")
+    if any(stage.non_local for stage in arch.stages):
+        pool = "2×2" if arch.dimensions == 2 else "1×2×2"
+        found.append(f"Non-local block: queries, keys, values of half the channels, keys and values pooled {pool}.")
+    if inception:
+        found.append("/2: stride 2. V: no padding. In stem, transitions, branches BN and ReLU follow each convolution.")
+        found.append("The costs of a stage include its transition.")
+    if any(is_inception(stage) for stage in arch.stages):
+        found.append("The concatenated branches pass a biased 1×1 convolution and are scaled down.")
+    if is_inception(arch.stages[-1]):
+        found.append(f"The last block of stage {len(arch.stages)} neither scales them nor rectifies the sum.")
+    return found
 
 
 def _dilations(arch: Architecture, width: float) -> Piece:
@@ -234,7 +171,7 @@ def _dilations(arch: Architecture, width: float) -> Piece:
             max(first.width, text_width(heading, SMALL)),
             first.height + 24,
         ),
-        *(drawn(lattice, named[lattice], where) for lattice, where in seen.items()),
+        *(drawn(lattice, named[lattice], where, arch.dimensions) for lattice, where in seen.items()),
     ]
     parts = [lines([[(0, 8), (width, 8)]], LINE, 0.7), text(0, 34, "Dilations", 13, bold=True)]
     x, y, tall, wide = 0.0, 50.0, 0.0, 0.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyconv_search.arch.blocks import main_branch
 from pyconv_search.arch.dilation import dilation_matrix
 from pyconv_search.arch.spec import Architecture, Level
+from pyconv_search.report.anatomy import kernel_text, stages_text, used
 from pyconv_search.report.pen import (
     INK,
     LINE,
@@ -17,7 +17,6 @@ from pyconv_search.report.pen import (
     at,
     dilation_colour,
     ink_on,
-    kernel_text,
     number,
     rect,
     text,
@@ -67,9 +66,9 @@ class Lattice:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A level in its stage (from 1), fed ``in_width`` channels."""
+    """A level, the part that it is in (``stage 1``, ``head``), and the channels that feed it."""
 
-    stage: int
+    where: str
     level: Level
     in_width: int
 
@@ -93,10 +92,9 @@ def lattice_of(level: Level, in_width: int) -> Lattice | None:
 
 
 def places(arch: Architecture) -> Iterator[Place]:
-    """Every level in the first block of each stage."""
-    for i, (stage, in_width) in enumerate(arch.walk(), 1):
-        for use in main_branch(stage, in_width, True):
-            yield from (Place(i, level, use.in_width) for level in use.conv.levels)
+    """Every level in the first block of each stage and in the pyramids of the head."""
+    for use in used(arch):
+        yield from (Place(use.where, level, use.in_width) for level in use.conv.levels)
 
 
 def lattices(arch: Architecture) -> dict[Lattice, list[Place]]:
@@ -152,7 +150,7 @@ def _footprint(kernel: tuple[int, int], rate: int, cell: float) -> Piece:
     return Piece(f'<g stroke-width="0.4">{rect(0, 0, width, height, WASH, LINE)}{taps}</g>', width, height)
 
 
-def drawn(lattice: Lattice, letter: str, seen: list[Place]) -> Piece:
+def drawn(lattice: Lattice, letter: str, seen: list[Place], dimensions: int = 2) -> Piece:
     """The lattice under its letter and pattern, with its axes, and beside it what it is and which levels have it."""
     across, down = lattice.groups * lattice.inputs, len(lattice.matrix)
     cell = min(CELL, SIDE / max(across, down))
@@ -169,7 +167,7 @@ def drawn(lattice: Lattice, letter: str, seen: list[Place]) -> Piece:
         _beyond(lattice, seen, width, height),
     ]
     x, y = LEFT + wide + 30, TOP + 9
-    for line in (line for words in _caption(lattice, seen) for line in wrapped(words, BESIDE, CAPTION)):
+    for line in (line for words in _caption(lattice, seen, dimensions) for line in wrapped(words, BESIDE, CAPTION)):
         parts.append(text(x, y, line, CAPTION, fill=QUIET))
         y += 13
     room = max(x + BESIDE, LEFT + text_width(heading))
@@ -194,7 +192,7 @@ def _cells(lattice: Lattice, cell: float) -> str:
         for g in range(lattice.groups)
     )
     back = rect(0, 0, lattice.groups * fan_in * cell, len(lattice.matrix) * cell, WASH, LINE)
-    small = cell < 11 or max(lattice.pattern) > 9
+    small = cell < 11 * len(str(max(lattice.pattern))) ** 0.5 or max(lattice.pattern) > 99
     numbers = (
         ""
         if small
@@ -225,7 +223,7 @@ def _more_outputs(lattice: Lattice, seen: list[Place]) -> bool:
     return any(place.level.width // place.level.groups > lattice.outputs for place in seen)
 
 
-def _caption(lattice: Lattice, seen: list[Place]) -> list[str]:
+def _caption(lattice: Lattice, seen: list[Place], dimensions: int) -> list[str]:
     found = [VARIES["groups" if lattice.depthwise else lattice.axes]]
     corner = f"{lattice.outputs} × {lattice.inputs} channels"
     cut = _more_inputs(lattice, seen) or _more_outputs(lattice, seen)
@@ -234,15 +232,13 @@ def _caption(lattice: Lattice, seen: list[Place]) -> list[str]:
         found.append(f"first {lattice.groups} groups" if more else count(lattice.groups, "group"))
     if cut:
         found.append(f"{corner} of each" if lattice.groups > 1 else f"first {corner}")
-    kernels: dict[str, list[int]] = {}
+    kernels: dict[str, list[str]] = {}
     for place in seen:
-        kernels.setdefault(kernel_text(place.level.kernel), []).append(place.stage)
-    return [*found, *(f"{kernel} in {stages_text(sorted(set(stages)))}" for kernel, stages in kernels.items())]
+        kernels.setdefault(kernel_text(place.level.kernel, dimensions), []).append(place.where)
+    return [*found, *(f"{kernel} in {_where(parts)}" for kernel, parts in kernels.items())]
 
 
-def stages_text(stages: list[int]) -> str:
-    """``stage 1``, ``stages 1–4``, ``stages 1, 3``."""
-    if len(stages) == 1:
-        return f"stage {stages[0]}"
-    whole = stages == list(range(stages[0], stages[-1] + 1)) and len(stages) > 2
-    return f"stages {stages[0]}–{stages[-1]}" if whole else f"stages {', '.join(map(str, stages))}"
+def _where(found: Sequence[str]) -> str:
+    """``stages 1–4, head``."""
+    stages = sorted({int(part.removeprefix("stage ")) for part in found if part != "head"})
+    return ", ".join([*([stages_text(stages)] if stages else []), *(["head"] if "head" in found else [])])

@@ -69,10 +69,10 @@ def _space(store: Store) -> Space | None:
 
 def _architecture(store: Store, space: Space, candidate: Candidate) -> Architecture | None:
     size, classes = store.study.get("input"), store.study.get("classes")
-    if not (isinstance(size, list) and len(size) == 3 and isinstance(classes, int)):
+    if not (isinstance(size, list) and len(size) in (3, 4) and isinstance(classes, int)):
         return None
     try:
-        arch = space.architecture(candidate.first.parameters, (size[0], size[1], size[2]), classes)
+        arch = space.architecture(candidate.first.parameters, tuple(size), classes)
     except UserError:
         return None
     return arch if arch.arch_id == candidate.arch_id else None

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 from pyconv_search.report.svg import printable
 
 INK, QUIET, LINE, WASH, PAPER, ACCENT = "#16181d", "#5a6270", "#c3cad4", "#f4f6f8", "#ffffff", "#005a94"
+EDGE, FACE = "#46586b", "#dfe8f1"
 SIZE = 11.0
 # The colours of dilation rates 1, 2, 4, 8, 16; others lie between. They go from light to dark, yellow over green to
 # blue, so that the order survives grey print and every colour vision.
@@ -25,11 +26,22 @@ NARROW_EM, USUAL_EM, WIDE_EM, BOLD = 0.4, 0.64, 0.86, 1.1
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a drawing: SVG text that fills ``width`` by ``height`` pixels from its own origin at the top left."""
+    """A part of a drawing: SVG text that fills ``width`` by ``height`` pixels from its own origin at the top left.
+
+    What reaches it and leaves it does so at ``centre``. One that is ``open`` begins there with a line, the end of
+    the one that reaches it.
+    """
 
     svg: str
     width: float
     height: float
+    open: bool = False
+    axis: float | None = None
+
+    @property
+    def centre(self) -> float:
+        """``axis``, or else half the width."""
+        return self.width / 2 if self.axis is None else self.axis
 
 
 def at(piece: Piece, x: float, y: float) -> str:
@@ -102,10 +114,13 @@ def lines(strokes: Iterable[Iterable[tuple[float, float]]], colour: str = QUIET,
 
 
 def arrow(points: list[tuple[float, float]], colour: str = QUIET) -> str:
-    """A line through the points with a head at its end; the last part runs down or to the right."""
-    (x0, y0), (x, y) = points[-2:]
-    head = [(x, y), (x - 3, y - 5), (x + 3, y - 5)] if x == x0 else [(x, y), (x - 5, y - 3), (x - 5, y + 3)]
-    neck = (x, y - 4) if x == x0 and y > y0 else (x - 4, y)
+    """A line through the points with a head at its end; the last part runs down, to the right or to the left."""
+    (x0, _), (x, y) = points[-2:]
+    if x == x0:
+        head, neck = [(x, y), (x - 3, y - 5), (x + 3, y - 5)], (x, y - 4)
+    else:
+        back = -1 if x > x0 else 1
+        head, neck = [(x, y), (x + 5 * back, y - 3), (x + 5 * back, y + 3)], (x + 4 * back, y)
     return lines([[*points[:-1], neck]], colour) + polygon(head, colour)
 
 
@@ -129,11 +144,6 @@ def luminance(colour: str) -> float:
     channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     linear = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def kernel_text(kernel: int | tuple[int, ...]) -> str:
-    """``3×3``; for a (time, height, width) kernel ``3×7×7``."""
-    return "×".join(map(str, (kernel, kernel) if isinstance(kernel, int) else kernel))
 
 
 def kernel_face(kernel: int | tuple[int, ...]) -> tuple[int, int]:

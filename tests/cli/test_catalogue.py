@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from pyconv_search.arch.cost import cost
+from pyconv_search.arch.presets import preset
 from pyconv_search.arch.published.networks import Counts, network_rows
 from pyconv_search.arch.resnet import resnet
-from pyconv_search.cli.catalogue import judged, network_text, networks_dict, networks_text
+from pyconv_search.cli.catalogue import judged, networks_dict, networks_text
+from pyconv_search.cli.layers import network_text
 
 PYCONV = {"depth": 50, "levels": [4, 3, 2, 1], "stem": {"pool": "none"}, "shortcut": "max+conv"}
 
@@ -83,3 +85,41 @@ def test_a_network_is_drawn_to_scale() -> None:
 def test_patterns_and_time_are_told() -> None:
     arch = resnet({"depth": 50, "pattern": [1, 2, 1, 4], "axes": "input"}, (3, 224, 224), 1000)
     assert network_text("n", arch, cost(arch)).count("dilations {1,2,1,4}, axes input") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "levels"),
+    [
+        ("preact-resnet-50", ["pre-activation", "final    2048×7×7      BN, ReLU"], 4),
+        ("iresnet-50", ["improved residual blocks"], 4),
+        ("nl-resnet-50", ["stride 1, shortcut conv, then non-local"], 4),
+        ("ps-se-resnet-50", ["shortcut conv, SE, r = 16, biased", "dilations {1,2,1,4}, axes both"], 4),
+        ("drn-a-50", ["dilation 2\n", "dilation 4\n"], 4),
+        ("pyconvresnet3d-50", ["stride 2×2×2", "  7×9×9  █████████  ", "  3×3×3     ███     512"], 10),
+        ("resnet3d-50", ["5×7×7 convolution, stride 1×2×2, then 1×3×3 max pooling"], 4),
+        ("inception-resnet-v2", ["10 × inception-a ", "1×1, 48 → 5×5, 64;", "1×7, 160 → 7×1, 192; concatenated"], 0),
+        (
+            "pyconvinception",
+            ["20 × bottleneck ", "transition: 3×3, 384, /2 V;", "final    1536×8×8      1×1, 1536 "],
+            8,
+        ),
+        ("resnet-50+aspp", ["ASPP, reads stage 4, in training stage 3 too", "3×3 of dilation 12, 24, 36;"], 4),
+        ("resnet-50+ppm-os16", ["averages to 1×1, 2×2, 3×3, 6×6, each 1×1 to 512"], 4),
+        (
+            "pyconvresnet-50+pyconvph",
+            ["its pooling kept", "local: 1×1 to 512", "averages to 9×9", "on stage 3: 3×3"],
+            18,
+        ),
+        ("pyconvresnet-50+pyconvssd", ["38×38 features: 4 boxes", "stride 2 to 512×19×19: 6 boxes", "8732 boxes"], 20),
+        ("ps-resnet-50+fpn", ["FPN, reads stages 1–4", "puts out 256×200×336, 256×100×168, "], 4),
+    ],
+)
+def test_every_part_is_told(name: str, told: list[str], levels: int) -> None:
+    arch = preset(name)
+    text = network_text(name, arch, cost(arch))
+    assert [words for words in told if words not in text] == []
+    assert text.count(" depth ") == levels
+    assert not set(text) & set("{[") - ({"{"} if name.startswith("ps-") else set())
+    costs = [line for line in text.splitlines()[2:] if line.endswith("GMACs")]
+    assert len({len(line) for line in costs}) == 1
+    assert len(costs) == len(cost(arch).parts)

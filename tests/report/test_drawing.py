@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections import Counter
 from xml.etree import ElementTree
 
 import pytest
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
 
-from pyconv_search.arch.blocks import main_branch
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.dilation import dilation_matrix
-from pyconv_search.arch.presets import preset
+from pyconv_search.arch.network import parts
+from pyconv_search.arch.presets import PRESETS, preset
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
+from pyconv_search.report.anatomy import kernel_text, used
 from pyconv_search.report.drawing import draw, si, write_drawing
-from pyconv_search.report.pen import dilation_colour, ink_on, kernel_face, kernel_text, luminance
+from pyconv_search.report.pen import dilation_colour, ink_on, kernel_face, luminance
 
 SMALL = {"stem": {"kernel": 3, "width": 16, "stride": 1, "pool": "none"}, "block": "bottleneck", "depth": 29}
 JOINT = {"levels": [4, 3, 2], "pattern": [[1, 2, 1, 4], [1, 2], [1, 2, 3], [2]], "split": "bottom-heavy", "width": 32}
@@ -45,14 +48,57 @@ NETWORKS = {
     "five stages": resnet({**DEEP, "width": 64, "shortcut": "max+conv"}, (1, 64, 64), 2),
     "long pattern": resnet({**SMALL, "width": 64, "pattern": list(range(1, 41))}, (3, 96, 96), 10),
 }
+POLY_HEAD = {"kind": "pyconvph", "bins": 7, "auxiliary": False, "local_pyramid": {"levels": 2, "pattern": [1, 2]}}
+HEADED = (
+    *("resnet-50+conv3x3", "resnet-50+aspp", "ps-resnext-50-32x4d+aspp-os16", "resnet-50+ppm-os16"),
+    *("pyconvresnet-50+pyconvph", "preact-resnet-50+pyconvph", "resnet-50+ssd", "pyconvresnet-50+pyconvssd"),
+    *("ps-resnet-50+fpn", "preact-resnet-50+fpn", "pyconvinception+fpn", "iresnet-101+fpn", "resnet-20-cifar+fpn"),
+)
+# A depth more of a family draws the same kinds of parts.
+KINDS = {
+    **{name: preset(name) for name in (*PRESETS, *HEADED) if not re.search(r"-(101|152|32|44|56|110)(-|$)", name)},
+    **{name: arch for name, arch in NETWORKS.items() if name not in PRESETS},
+    "every field": resnet(
+        {
+            **SMALL,
+            "form": "ires",
+            "se": {"reduction": 4, "bias": True},
+            "non_local": True,
+            "levels": 2,
+            "pattern": [1, 3],
+        }
+        | {"head": {"kind": "fpn", "first": 2, "extra": False}},
+        (3, 64, 64),
+        10,
+    ),
+    "video of every field": resnet(
+        {"depth": 18, "form": "pre", "se": 8, "non_local": True, "levels": [3, 2, 1, 1], "stem": {"time_stride": 2}},
+        (3, 16, 64, 64),
+        10,
+    ),
+    "patterns in a head": resnet({"depth": 18, "pattern": [1, 2], "head": POLY_HEAD}, (3, 224, 224), 20),
+}
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+@functools.cache
+def font(bold: bool) -> FT2Font:
+    found = FT2Font(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")))
+    found.set_size(100, 72)
+    return found
+
+
+def text_width(words: str, size: float, bold: bool) -> float:
+    """In DejaVu Sans, the widest of the usual sans-serif fonts."""
+    font(bold).set_text(words)
+    return font(bold).get_width_height()[0] / 64 * size / 100
 
 
 class Drawing:
     """What a viewer sees: every text and every shape's corners in the coordinates of the whole drawing."""
 
     def __init__(self, svg: str) -> None:
-        self.root = ElementTree.fromstring(svg)
+        self.svg, self.root = svg, ElementTree.fromstring(svg)
         self.texts: list[tuple[str, tuple[float, float, float, float]]] = []
         self.points: list[tuple[float, float]] = []
         self.rects: list[tuple[float, float, float, float]] = []
@@ -88,8 +134,7 @@ class Drawing:
 
     def _text_box(self, element, values, x, y):
         size = float(values["font-size"])
-        bold = FontProperties(family="DejaVu Sans", weight="bold" if "font-weight" in values else "normal")
-        width = TextPath((0, 0), element.text, size=size, prop=bold).get_extents().width
+        width = text_width(element.text, size, "font-weight" in values)
         left = float(element.attrib["x"]) - {"middle": width / 2}.get(values.get("text-anchor"), 0.0)
         base = float(element.attrib["y"])
         if "rotate" in element.attrib.get("transform", ""):
@@ -103,36 +148,56 @@ class Drawing:
 
 @pytest.fixture(scope="module")
 def drawings():
-    return {name: Drawing(draw(arch, name)) for name, arch in NETWORKS.items()}
+    return {name: Drawing(draw(arch, name)) for name, arch in KINDS.items()}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_stage_level_group_and_cost_is_written(drawings, name):
-    arch, words = NETWORKS[name], drawings[name].words
+def traced_convolutions(arch) -> Counter[tuple[str, int, int]]:
+    """(kernel, output channels, groups) of every convolution that a drawing shows, from the layers that costs count.
+
+    Of each stage that is its first block. Of shortcuts it shows the layers without widths, of non-local blocks none.
+    """
+    found: Counter[tuple[str, int, int]] = Counter()
+    for part in parts(arch):
+        for unit in part.units:
+            drawn = unit.names[0].split(".")
+            if drawn[0] == "stages" and drawn[2] != "0":
+                continue
+            for layer in unit.layers:
+                if layer.kind == "conv" and not layer.name.startswith("shortcut."):
+                    groups = math.prod(layer.kernel) * layer.inputs[0].shape[0] // layer.fan_in
+                    found["×".join(map(str, layer.kernel)), layer.output.shape[0], groups] += 1
+    return found
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_part_convolution_and_cost_is_written(drawings, name):
+    arch, words = KINDS[name], drawings[name].words
     count = Counter(words)
-    for i, part in enumerate(cost(arch).parts):
-        title = ("Stem", *(f"Stage {j + 1}" for j in range(len(arch.stages))), "Head")[i]
+    for part in cost(arch).parts:
+        title = part.name.capitalize().replace("Stage", "Stage ")
         assert count[title] == 1
         assert {si(part.params), si(part.macs)} <= set(words)
         if title != "Head":
-            assert "{} × {} × {}".format(*part.size) in words
-    expected = Counter()
-    for stage, in_width in arch.walk():
-        for use in main_branch(stage, in_width, first=True):
-            for v in use.conv.levels:
-                plain = len(use.conv.levels) == 1 and v.groups == 1
-                expected[f"{v.kernel}×{v.kernel}, {v.width}" + ("" if plain else f", G={v.groups}")] += 1
-        assert f"{stage.block}, stride {stage.stride}" in words
-    expected[f"{arch.stem.kernel}×{arch.stem.kernel}, {arch.stem.width}"] += 1
-    assert {label: count[label] for label in expected} == expected
+            assert " × ".join(map(str, part.size)) in words
+    labels = (re.match(r"(?:\w+: )?(\d+(?:×\d+)+), (\d+)(?:, G=(\d+))?(?:,|$)", w) for w in words)
+    assert Counter((m[1], int(m[2]), int(m[3] or 1)) for m in labels if m) == traced_convolutions(arch)
     assert [w for w in words if w.startswith("× ")] == [f"× {s.blocks}" for s in arch.stages if s.blocks > 1]
+    for stage, in_width in arch.walk():
+        stride = f"{stage.time_stride}×{stage.stride}×{stage.stride}" if arch.dimensions == 3 else stage.stride
+        assert f"{stage.block}, stride {stride}" in words or stage.block.startswith("inception")
+        assert in_width == stage.out or any("1×1 conv" in w for w in words)
+    assert count["non-local block"] == sum(stage.non_local for stage in arch.stages)
+    assert sum(w.startswith("SE, r = ") for w in words) == sum(stage.se is not None for stage in arch.stages)
+    dilations = [v.pattern for use in used(arch) for v in use.conv.levels if len(v.pattern) == 1 and v.pattern != (1,)]
+    assert [w for w in words if w.startswith("dilation ")] == [f"dilation {d}" for (d,) in dilations]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_nothing_overlaps_or_leaves_the_frame(drawings, name):
     """Widths are those of DejaVu Sans, the widest of the usual sans-serif fonts."""
     drawing = drawings[name]
     _, _, width, height = drawing.box
+    assert width <= 1600
     for words, (x0, y0, x1, y1) in drawing.texts:
         assert x0 >= 0, words
         assert y0 >= 0, words
@@ -142,16 +207,80 @@ def test_nothing_overlaps_or_leaves_the_frame(drawings, name):
     boxes = sorted(drawing.texts, key=lambda t: t[1][0])
     for i, (one, a) in enumerate(boxes):
         for other, b in boxes[i + 1 :]:
-            assert not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]), (one, other)
+            if b[0] >= a[2]:
+                break
+            assert a[1] >= b[3] or b[1] >= a[3], (one, other)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_no_text_runs_across_the_edge_of_a_box(drawings, name):
     for words, (x0, y0, x1, y1) in drawings[name].texts:
         for a0, b0, a1, b1 in drawings[name].rects:
-            apart = x1 <= a0 or x0 >= a1 or y1 <= b0 or y0 >= b1
-            inside = a0 <= x0 and x1 <= a1 and b0 <= y0 and y1 <= b1
-            assert apart or inside, (words, (a0, b0))
+            if x1 > a0 and x0 < a1 and y1 > b0 and y0 < b1:
+                assert a0 <= x0 < x1 <= a1, (words, (a0, b0))
+                assert b0 <= y0 < y1 <= b1, (words, (a0, b0))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet-50", ["1×1, 64", "BN, ReLU", "3×3, 64", "BN, ReLU", "1×1, 256", "BN", "ReLU"]),
+        ("preact-resnet-50", ["BN, ReLU", "1×1, 64", "BN, ReLU", "3×3, 64", "BN, ReLU", "1×1, 256"]),
+        ("iresnet-50", ["1×1, 64", "BN, ReLU", "3×3, 64", "BN, ReLU", "1×1, 256", "BN"]),
+        ("se-resnet-50", ["1×1, 64", "BN, ReLU", "3×3, 64", "BN, ReLU", "1×1, 256", "BN", "SE, r = 16", "ReLU"]),
+    ],
+)
+def test_a_block_has_its_form(drawings, name, expected):
+    """He et al. 2016a, figure 5; 2016b, figure 4e; Duta et al. 2020 (iResNet), figure 1; Hu et al. 2018, figure 3."""
+    texts = dict(reversed(drawings[name].texts))
+    left, right = texts["Stage 1"][0], texts["Stage 2"][0]
+    across = [(b[1], w) for w, b in drawings[name].texts if left + 38 < b[0] < right - 30]
+    inside = sorted((y, w) for y, w in across if 140 < y < texts["parameters"][1])
+    assert [w for _, w in inside if re.match(r"BN|ReLU|\d×\d,|SE", w)] == expected
+
+
+def test_blocks_of_a_stage_that_differ_are_told_apart(drawings):
+    """Duta et al. 2020 (Improved residual networks), section 3.1, for bottleneck blocks."""
+    boxes = drawings["iresnet-50"].texts
+    rows = {}
+    for name in ("first block", "second block", "blocks between", "last block"):
+        top = next(box[1] for words, box in boxes if words == name)
+        rows[name] = [w for w, box in boxes if abs(box[1] - top) < 4 and w != name]
+    middle = ["conv", "BN", "ReLU", "conv", "BN", "ReLU", "conv"]
+    assert rows == {
+        "first block": [*middle, "BN", "+"],
+        "second block": ["ReLU", *middle, "+"],
+        "blocks between": ["BN", "ReLU", *middle, "+"],
+        "last block": ["BN", "ReLU", *middle, "+", "BN", "ReLU"],
+    }
+    assert not any(
+        "Blocks of a stage" in drawings[n].words for n in ("resnet-50", "preact-resnet-50", "pyconvinception")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "taps", "told"),
+    [
+        ("resnet-50", [], ["1,000 classes"]),
+        ("pyconvresnet-50+pyconvph", ["→ head, in training", "→ head"], ["150 × 473 × 473", "average to 9×9"]),
+        ("resnet-50+ppm-os16", ["→ head, in training", "→ head"], ["average to 2×2", "average to 6×6"]),
+        ("resnet-50+aspp", ["→ head, in training", "→ head"], ["3×3, 256, dilation 36", "reads stage 3"]),
+        (
+            "resnet-50+ssd",
+            ["→ head"],
+            ["8,732 boxes, 81 classes", "512 × 19 × 19", "256 × 1 × 1", "6 boxes a position"],
+        ),
+        ("ps-resnet-50+fpn", ["→ head"] * 4, ["256 × 200 × 336", "256 × 25 × 42", "256 × 13 × 21"]),
+        ("pyconvinception+fpn", ["→ head"] * 3, ["FPN, reads stages 1–3"]),
+        ("patterns in a head", ["→ head"], ["3×3 in stages 1–4, head"]),
+        ("video of every field", [], ["stride 2×2×2", "1×3×3 max pool, /1×2×2", "10 classes"]),
+    ],
+)
+def test_a_head_and_what_it_reads_are_shown(drawings, name, taps, told):
+    """The sizes are those of Liu et al. 2016, figure 2, and those of the images divided by 4, 8, 16, 32 and 64."""
+    words = drawings[name].words
+    assert [w for w in words if w.startswith("→ head")] == taps
+    assert set(told) <= set(words)
 
 
 def lattices(drawing: Drawing) -> dict[str, list[list[str]]]:
@@ -188,17 +317,16 @@ def test_the_cells_are_those_of_the_dilation_matrix(settings, shown):
     assert lattices(Drawing(draw(arch))) == {"A": [[dilation_colour(rate) for rate in row] for row in matrix]}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_rate_is_in_the_legend_and_equal_lattices_are_drawn_once(drawings, name):
-    arch, drawing = NETWORKS[name], drawings[name]
+    arch, drawing = KINDS[name], drawings[name]
     rates: set[int] = set()
     patterned = 0
-    for stage, in_width in arch.walk():
-        for use in main_branch(stage, in_width, first=True):
-            for v in use.conv.levels:
-                matrix = dilation_matrix(use.in_width, v.width, v.pattern, v.axes, v.groups)
-                rates |= set().union(*matrix) if v.pattern != (1,) else set()
-                patterned += len(v.pattern) > 1
+    for use in used(arch):
+        for v in use.conv.levels:
+            if v.pattern != (1,):
+                rates.update(*dilation_matrix(use.in_width, v.width, v.pattern, v.axes, v.groups))
+            patterned += len(v.pattern) > 1
     assert [w for w in drawing.words if w.startswith("d = ")] == [f"d = {rate}" for rate in sorted(rates)]
     found = lattices(drawing)
     assert {fill for rows in found.values() for row in rows for fill in row} <= {dilation_colour(r) for r in rates}
@@ -206,9 +334,9 @@ def test_every_rate_is_in_the_legend_and_equal_lattices_are_drawn_once(drawings,
     uses = Counter(word for word in drawing.words if word in found)
     assert sum(uses.values()) == patterned + len(found)
     assert all(n > 1 for n in uses.values())
-    if name.startswith("ps-"):
+    if name.startswith("ps-") and "aspp" not in name:
         assert list(found) == ["A"]
-        assert "3×3 in stages 1–4" in drawing.words
+        assert f"3×3 in stages 1–{len(arch.stages)}" in drawing.words
 
 
 def test_the_colours_go_from_light_to_dark_and_carry_their_digits():
@@ -221,19 +349,22 @@ def test_the_colours_go_from_light_to_dark_and_carry_their_digits():
         assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
 
 
-def test_it_is_the_same_each_time_and_has_no_ids_to_clash():
-    for arch in NETWORKS.values():
-        svg = draw(arch, '<&\x00">')
-        assert draw(arch, '<&\x00">') == svg
-        found = list(ElementTree.fromstring(svg).iter())
-        assert not [e for e in found if {"id", "style", "class"} & set(e.attrib) or e.tag.endswith(("style", "script"))]
-        assert found[1].tag == f"{SVG}title"
-        assert found[2].tag == f"{SVG}desc"
-        assert len(found[2].text) > 100
+@pytest.mark.parametrize("name", KINDS)
+def test_it_is_the_same_each_time_and_has_no_ids_to_clash(drawings, name):
+    assert draw(KINDS[name], name) == drawings[name].svg
+    found = list(drawings[name].root.iter())
+    assert not [e for e in found if {"id", "style", "class"} & set(e.attrib) or e.tag.endswith(("style", "script"))]
+    assert [e.tag for e in found[1:3]] == [f"{SVG}title", f"{SVG}desc"]
+    assert len(found[2].text) > 100
+
+
+def test_a_name_of_any_characters_is_escaped():
+    assert ElementTree.fromstring(draw(KINDS["resnet-18"], '<&\x00">'))[0].text.startswith("<&")
 
 
 def test_a_kernel_in_time_has_its_label():
     assert kernel_text(3) == "3×3"
+    assert kernel_text(3, 3) == "3×3×3"
     assert kernel_text((1, 7, 5)) == "1×7×5"
     assert kernel_face((1, 7, 5)) == (7, 5)
 

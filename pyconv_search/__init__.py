@@ -20,7 +20,7 @@ _VERBS = {
     "load_model": "pyconv_search.models.load",
     "load_released": "pyconv_search.models.released",
     "convert": "pyconv_search.ops.convert",
-    "draw": "pyconv_search.report.drawing",
+    "draw": "pyconv_search.report.drawing.picture",
     "run": "pyconv_search.search.runner",
     "read": "pyconv_search.results.store",
     "tables": "pyconv_search.results.store",

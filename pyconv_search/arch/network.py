@@ -30,9 +30,9 @@ class Unit:
     results: tuple[Tensor, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a network and the shape of what it puts out. Equal parts are one object, so that it hashes fast."""
+    """A part of a network and the shape of what it puts out."""
 
     name: str
     units: tuple[Unit, ...]

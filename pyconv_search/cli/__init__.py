@@ -127,7 +127,7 @@ def cost(
     wanted = (batch, dtype.value)
     _print(costs.cost_dict(arch, found, *wanted) if as_json else costs.cost_text(network, arch, found, *wanted))
     if draw is not None:
-        from pyconv_search.report.drawing import write_drawing
+        from pyconv_search.report.drawing.picture import write_drawing
 
         print(write_drawing(arch, draw, network), file=sys.stderr)
 

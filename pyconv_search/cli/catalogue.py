@@ -12,7 +12,7 @@ from pyconv_search.arch.cost import cost
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, network_rows, verdict
 from pyconv_search.cli.columns import table
-from pyconv_search.report.anatomy import size_words
+from pyconv_search.report.drawing.anatomy import size_words
 
 # The cost of the preset of that name, at another input size where one is given.
 CostOf = Callable[[str, tuple[int, ...] | None], Counts]

@@ -8,7 +8,7 @@ from pyconv_search.arch.cost import Cost, Part
 from pyconv_search.arch.inception import BRANCHES, FINAL, STEM, TRANSITIONS
 from pyconv_search.arch.spec import Architecture, Conv, Level, Stage
 from pyconv_search.cli.columns import table
-from pyconv_search.report.anatomy import (
+from pyconv_search.report.drawing.anatomy import (
     branches_words,
     form_words,
     head_words,
@@ -19,7 +19,7 @@ from pyconv_search.report.anatomy import (
     step_words,
     stride_words,
 )
-from pyconv_search.report.anatomy_head import head_lines
+from pyconv_search.report.drawing.anatomy_head import head_lines
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 DEPTH = 16  # characters of the bar of a kernel that sees every channel

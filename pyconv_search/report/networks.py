@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.report.digest import Candidate, Digest
-from pyconv_search.report.drawing import draw
+from pyconv_search.report.drawing.picture import draw
 from pyconv_search.report.words import clipped, listed
 from pyconv_search.results.store import Store
 from pyconv_search.space.document import parse

@@ -18,9 +18,9 @@ from pyconv_search.arch.network import parts
 from pyconv_search.arch.presets import PRESETS, preset
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
-from pyconv_search.report.anatomy import kernel_text, used
-from pyconv_search.report.drawing import draw, si, write_drawing
-from pyconv_search.report.pen import dilation_colour, ink_on, kernel_face, luminance
+from pyconv_search.report.drawing.anatomy import kernel_text, used
+from pyconv_search.report.drawing.pen import dilation_colour, ink_on, kernel_face, luminance
+from pyconv_search.report.drawing.picture import draw, si, write_drawing
 
 SMALL = {"stem": {"kernel": 3, "width": 16, "stride": 1, "pool": "none"}, "block": "bottleneck", "depth": 29}
 JOINT = {"levels": [4, 3, 2], "pattern": [[1, 2, 1, 4], [1, 2], [1, 2, 3], [2]], "split": "bottom-heavy", "width": 32}

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyconv_search.report.pen import (
+from pyconv_search.report.drawing.pen import (
     ACCENT,
     EDGE,
     INK,

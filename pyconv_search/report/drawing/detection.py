@@ -6,11 +6,10 @@ from pyconv_search.arch.heads.fpn import FPN
 from pyconv_search.arch.heads.ssd import SSD
 from pyconv_search.arch.network import tapped
 from pyconv_search.arch.spec import Architecture
-from pyconv_search.report.anatomy import reads, size_words, stages_text
-from pyconv_search.report.anatomy_head import results
-from pyconv_search.report.drawing_flow import BOX, MARK, STEP, box, column, framed, mark, plus
-from pyconv_search.report.drawing_slab import Scale, convolution
-from pyconv_search.report.pen import (
+from pyconv_search.report.drawing.anatomy import reads, size_words, stages_text
+from pyconv_search.report.drawing.anatomy_head import results
+from pyconv_search.report.drawing.flow import BOX, MARK, STEP, box, column, framed, mark, plus
+from pyconv_search.report.drawing.pen import (
     INK,
     LINE,
     QUIET,
@@ -22,6 +21,7 @@ from pyconv_search.report.pen import (
     text,
     text_width,
 )
+from pyconv_search.report.drawing.slab import Scale, convolution
 
 UNIT = "BN, ReLU"
 GAP, HEADING = 22.0, 50.0

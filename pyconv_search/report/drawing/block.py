@@ -12,10 +12,10 @@ from pyconv_search.arch.families import FAMILIES
 from pyconv_search.arch.inception import BRANCHES, TRANSITIONS, Branch, Branches, linear, width_of
 from pyconv_search.arch.spec import Architecture, Stage
 from pyconv_search.arch.trace import Layer
-from pyconv_search.report.anatomy import is_inception, marks, order, se_words, shortcut_words, step_words
-from pyconv_search.report.drawing_flow import PAD, box, column, framed, mark, mark_width, parallel, plus, step
-from pyconv_search.report.drawing_slab import Scale, convolution
-from pyconv_search.report.pen import EDGE, LINE, PAPER, Piece, arrow, at, lines, rect, text
+from pyconv_search.report.drawing.anatomy import is_inception, marks, order, se_words, shortcut_words, step_words
+from pyconv_search.report.drawing.flow import PAD, box, column, framed, mark, mark_width, parallel, plus, step
+from pyconv_search.report.drawing.pen import EDGE, LINE, PAPER, Piece, arrow, at, lines, rect, text
+from pyconv_search.report.drawing.slab import Scale, convolution
 
 GUTTER = 38.0
 LAYERS = {"max pool": ("max",), "1×1 conv": ("1×1", "BN")}

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture, Stage
 from pyconv_search.errors import UserError
-from pyconv_search.report.anatomy import (
+from pyconv_search.report.drawing.anatomy import (
     form_words,
     head_words,
     is_inception,
@@ -20,12 +20,10 @@ from pyconv_search.report.anatomy import (
     stride_words,
     used,
 )
-from pyconv_search.report.drawing_cards import cards
-from pyconv_search.report.drawing_lattice import drawn, lattices, legend, letters, places, rates
-from pyconv_search.report.drawing_order import ordered, orders
-from pyconv_search.report.drawing_row import rows, si
-from pyconv_search.report.drawing_slab import label
-from pyconv_search.report.pen import (
+from pyconv_search.report.drawing.cards import cards
+from pyconv_search.report.drawing.lattice import drawn, lattices, legend, letters, places, rates
+from pyconv_search.report.drawing.order import ordered, orders
+from pyconv_search.report.drawing.pen import (
     INK,
     LINE,
     PAPER,
@@ -41,6 +39,8 @@ from pyconv_search.report.pen import (
     text_width,
     wrapped,
 )
+from pyconv_search.report.drawing.row import rows, si
+from pyconv_search.report.drawing.slab import label
 from pyconv_search.report.svg import ROOT, printable
 from pyconv_search.report.words import clipped, count, short
 from pyconv_search.results.files import replace

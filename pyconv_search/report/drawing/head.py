@@ -8,12 +8,12 @@ from pyconv_search.arch.heads.ssd import SSD
 from pyconv_search.arch.network import tapped
 from pyconv_search.arch.spec import Architecture, Conv
 from pyconv_search.arch.trace import Shape
-from pyconv_search.report.anatomy import KINDS, reads, size_words, stages_text
-from pyconv_search.report.anatomy_head import results
-from pyconv_search.report.drawing_detection import pyramid_network, single_shot
-from pyconv_search.report.drawing_flow import beside, box, column, framed, parallel
-from pyconv_search.report.drawing_slab import Scale, convolution
-from pyconv_search.report.pen import Piece
+from pyconv_search.report.drawing.anatomy import KINDS, reads, size_words, stages_text
+from pyconv_search.report.drawing.anatomy_head import results
+from pyconv_search.report.drawing.detection import pyramid_network, single_shot
+from pyconv_search.report.drawing.flow import beside, box, column, framed, parallel
+from pyconv_search.report.drawing.pen import Piece
+from pyconv_search.report.drawing.slab import Scale, convolution
 from pyconv_search.report.words import count
 
 UNIT = "BN, ReLU"

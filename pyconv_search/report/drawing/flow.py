@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyconv_search.report.pen import (
+from pyconv_search.report.drawing.pen import (
     EDGE,
     LINE,
     PAPER,

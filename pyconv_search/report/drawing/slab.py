@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from pyconv_search.arch.dilation import dilation_matrix
 from pyconv_search.arch.spec import Conv, Level
-from pyconv_search.report.anatomy import kernel_text
-from pyconv_search.report.drawing_flow import PAD, box
-from pyconv_search.report.drawing_lattice import Lattice, lattice_of
-from pyconv_search.report.pen import (
+from pyconv_search.report.drawing.anatomy import kernel_text
+from pyconv_search.report.drawing.flow import PAD, box
+from pyconv_search.report.drawing.lattice import Lattice, lattice_of
+from pyconv_search.report.drawing.pen import (
     EDGE,
     FACE,
     INK,

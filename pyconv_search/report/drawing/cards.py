@@ -7,14 +7,23 @@ from pyconv_search.arch.inception import FINAL, STEM
 from pyconv_search.arch.network import parts
 from pyconv_search.arch.spec import Architecture, Conv, Level
 from pyconv_search.arch.trace import Layer
-from pyconv_search.report.anatomy import blocks, is_inception, marks, order, reads, shortcut_text, stride_words, used
-from pyconv_search.report.drawing_block import around, block, chain
-from pyconv_search.report.drawing_flow import box, column
-from pyconv_search.report.drawing_head import head_facts, head_layers
-from pyconv_search.report.drawing_lattice import lattices, letters
-from pyconv_search.report.drawing_row import Card
-from pyconv_search.report.drawing_slab import Scale, convolution
-from pyconv_search.report.pen import kernel_face
+from pyconv_search.report.drawing.anatomy import (
+    blocks,
+    is_inception,
+    marks,
+    order,
+    reads,
+    shortcut_text,
+    stride_words,
+    used,
+)
+from pyconv_search.report.drawing.block import around, block, chain
+from pyconv_search.report.drawing.flow import box, column
+from pyconv_search.report.drawing.head import head_facts, head_layers
+from pyconv_search.report.drawing.lattice import lattices, letters
+from pyconv_search.report.drawing.pen import kernel_face
+from pyconv_search.report.drawing.row import Card
+from pyconv_search.report.drawing.slab import Scale, convolution
 
 TAP, MOST_FACE = 4.6, 48.0
 

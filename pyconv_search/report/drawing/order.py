@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from pyconv_search.arch.blocks import Place
 from pyconv_search.arch.spec import Architecture
-from pyconv_search.report.anatomy import blocks, is_inception, order
-from pyconv_search.report.pen import EDGE, FACE, LINE, PAPER, QUIET, WASH, Piece, arrow, lines, rect, text, text_width
+from pyconv_search.report.drawing.anatomy import blocks, is_inception, order
+from pyconv_search.report.drawing.pen import (
+    EDGE,
+    FACE,
+    LINE,
+    PAPER,
+    QUIET,
+    WASH,
+    Piece,
+    arrow,
+    lines,
+    rect,
+    text,
+    text_width,
+)
 
 HIGH, BETWEEN, LABEL = 20.0, 12.0, 140.0
 FILLS = {"conv": FACE, "+": PAPER}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pyconv_search.arch.dilation import dilation_matrix
 from pyconv_search.arch.spec import Architecture, Level
-from pyconv_search.report.anatomy import kernel_text, stages_text, used
-from pyconv_search.report.pen import (
+from pyconv_search.report.drawing.anatomy import kernel_text, stages_text, used
+from pyconv_search.report.drawing.pen import (
     INK,
     LINE,
     QUIET,

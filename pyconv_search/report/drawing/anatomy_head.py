@@ -11,7 +11,7 @@ from pyconv_search.arch.heads.ssd import SSD
 from pyconv_search.arch.network import parts, tapped
 from pyconv_search.arch.spec import Architecture, Conv
 from pyconv_search.arch.trace import Shape
-from pyconv_search.report.anatomy import reads, size_words, stages_text
+from pyconv_search.report.drawing.anatomy import reads, size_words, stages_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,16 @@ from pyconv_search.arch.trace import Size, Tensor, Trace
 
 
 class Use(NamedTuple):
-    """One convolution on the main branch of a block: what it is, how many channels reach it, its stride."""
+    """One convolution on the main branch of a block: what it is, how many channels reach it, its stride.
+
+    ``own`` says that it is the stage's convolution, and not one that the block puts around it.
+    """
 
     conv: Conv
     in_width: int
-    stride: int
-    time_stride: int
+    stride: int = 1
+    time_stride: int = 1
+    own: bool = False
 
     def strides(self, dimensions: int) -> Size:
         """The stride as a layer is given it."""
@@ -51,20 +55,20 @@ class Block:
 
 
 def _basic(stage: Stage, in_width: int, stride: int, time: int) -> tuple[Use, ...]:
-    return Use(stage.conv, in_width, stride, time), Use(stage.conv, stage.out, 1, 1)
+    return Use(stage.conv, in_width, stride, time, own=True), Use(stage.conv, stage.out, own=True)
 
 
 def _basic_pointwise(stage: Stage, in_width: int, stride: int, time: int) -> tuple[Use, ...]:
     inner = stage.conv.width
-    return Use(stage.conv, in_width, stride, time), Use(pointwise(stage.out), inner, 1, 1)
+    return Use(stage.conv, in_width, stride, time, own=True), Use(pointwise(stage.out), inner)
 
 
 def _bottleneck(stage: Stage, in_width: int, stride: int, time: int) -> tuple[Use, ...]:
     inner = stage.conv.width
     return (
-        Use(pointwise(inner), in_width, 1, 1),
-        Use(stage.conv, inner, stride, time),
-        Use(pointwise(stage.out), inner, 1, 1),
+        Use(pointwise(inner), in_width),
+        Use(stage.conv, inner, stride, time, own=True),
+        Use(pointwise(stage.out), inner),
     )
 
 
@@ -85,7 +89,7 @@ def fed(stage: Stage, in_width: int, blocks: Mapping[str, Block] = BLOCKS) -> se
     """The numbers of channels that reach the stage's convolution, wherever it stands in one of the ``blocks``."""
     places = (True, False) if stage.blocks > 1 else (True,)
     uses = [use for first in places for use in main_branch(stage, in_width, first, blocks)]
-    return {use.in_width for use in uses if use.conv is stage.conv}
+    return {use.in_width for use in uses if use.own}
 
 
 def shrinks(stage: Stage) -> bool:

@@ -88,7 +88,7 @@ def width_of(branches: Branches, in_width: int = 0) -> int:
 
 
 def _up(stage: Stage, in_width: int, stride: int, time: int) -> tuple[Use, ...]:
-    return (Use(stage.conv, width_of(BRANCHES[stage.block]), 1, 1),)
+    return (Use(stage.conv, width_of(BRANCHES[stage.block]), own=True),)
 
 
 BLOCKS = {

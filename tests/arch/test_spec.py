@@ -116,3 +116,10 @@ def test_values_are_frozen():
 def test_an_unknown_preset_is_told_with_the_nearest():
     with pytest.raises(UserError, match=r"unknown network 'pyconvresent50'; did you mean pyconvresnet-50\?"):
         preset("pyconvresent50")
+
+
+def test_groups_of_a_bottleneck_need_not_divide_what_reaches_the_block():
+    """The 1×1 convolution before it has the width of the grouped one, whatever the stage before put out."""
+    settings = {"blocks": [1, 2], "block": "bottleneck", "width": 24, "groups": 3, "stem": {"width": 16}}
+    arch = resnet({**settings, "stages": [{"out": 64}, {"out": 128}]}, (3, 64, 64), 5)
+    assert [stage.conv.levels[0].groups for stage in arch.stages] == [3, 3]

@@ -5,11 +5,14 @@ Drawn by hand as SVG: small, the same bytes each time, on its own white ground s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from pyconv_search.arch import inception
 from pyconv_search.arch.cost import Cost, Part, cost
+from pyconv_search.arch.inception_settings import FAMILY as INCEPTION
 from pyconv_search.arch.spec import Architecture, Conv, Level
 from pyconv_search.errors import UserError
 from pyconv_search.report.drawing_block import EDGE, Scale, block, box, column, convolution, label, shortcut_text
@@ -135,19 +138,42 @@ def _cards(arch: Architecture, found: Cost) -> list[Card]:
             f"{stage.block}, stride {stage.stride}",
             f"shortcut: {shortcut_text(stage, in_width)}",
         )
-        cards.append(Card(f"Stage {i}", facts, block(stage, in_width, scale), (part.params, part.macs), stage.blocks))
-    return [*cards, _head(arch, parts["head"])]
+        layers = block(arch.family, stage, in_width, scale)
+        if stage.non_local:
+            layers = column([layers, box("non-local block, once")])
+        cards.append(Card(f"Stage {i}", facts, layers, (part.params, part.macs), stage.blocks))
+    return [*cards, *_final(arch, parts), _head(arch, parts["head"])]
 
 
 def _stem(arch: Architecture, part: Part, scale: Scale) -> Card:
     stem = arch.stem
+    if arch.family == INCEPTION:
+        layers = [box(_step_words(step)) for step in inception.STEM]
+        return Card("Stem", (_size(part.size),), column(layers), (part.params, part.macs))
     layers = [convolution(Conv((Level(stem.kernel, stem.width),)), arch.input[0], scale)]
     if stem.pool == "max":
         layers.append(box("3×3 max pool"))
     return Card("Stem", (_size(part.size), f"stride {stem.stride}"), column(layers), (part.params, part.macs))
 
 
+def _step_words(step: inception.Step | inception.Pool) -> str:
+    if isinstance(step, inception.Pool):
+        return f"3×3 {step.kind.replace('-', ' ')}"
+    return f"{kernel_text(step.kernel)}, {step.width}"
+
+
+def _final(arch: Architecture, parts: Mapping[str, Part]) -> list[Card]:
+    """What stands between the last stage and the head: a card, or none."""
+    if "final" not in parts:
+        return []
+    part = parts["final"]
+    words = [_step_words(step) for step in inception.FINAL] if arch.family == INCEPTION else ["norm, ReLU"]
+    return [Card("Final", (_size(part.size),), column([box(w) for w in words]), (part.params, part.macs))]
+
+
 def _head(arch: Architecture, part: Part) -> Card:
+    if arch.head is not None:
+        return Card("Head", (_size(part.size),), box(arch.head.kind), (part.params, part.macs))
     layers = column([box("global average pool"), box(f"linear, {arch.classes}")])
     return Card("Head", (count(arch.classes, "class").replace("classs", "classes"),), layers, (part.params, part.macs))
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from pyconv_search.arch.blocks import main_branch, shortcut_pools, shortcut_projects
 from pyconv_search.arch.dilation import dilation_matrix
+from pyconv_search.arch.families import FAMILIES
+from pyconv_search.arch.inception import BRANCHES
 from pyconv_search.arch.spec import Conv, Level, Stage
 from pyconv_search.report.drawing_lattice import Lattice, lattice_of
 from pyconv_search.report.pen import (
@@ -196,9 +198,14 @@ def column(pieces: list[Piece], width: float = 0.0) -> Piece:
     return Piece("".join(parts), wide, y)
 
 
-def block(stage: Stage, in_width: int, scale: Scale) -> Piece:
+def block(family: str, stage: Stage, in_width: int, scale: Scale) -> Piece:
     """The first block of a stage: its convolutions downwards, its shortcut on the left, their sum at the bottom."""
-    found = [convolution(use.conv, use.in_width, scale) for use in main_branch(stage, in_width, True)]
+    blocks = FAMILIES[family].BLOCKS
+    found = [convolution(use.conv, use.in_width, scale) for use in main_branch(stage, in_width, True, blocks)]
+    if stage.block in BRANCHES:
+        found.insert(0, box(f"{len(BRANCHES[stage.block])} branches, concatenated"))
+    if stage.se:
+        found.append(box(f"squeeze-excite, 1/{stage.se.reduction}"))
     main = column(found)
     centre, top = GUTTER + main.width / 2, PAD + 14
     end = top + main.height + STEP + 7

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pyconv_search.arch.blocks import main_branch
 from pyconv_search.arch.dilation import dilation_matrix
+from pyconv_search.arch.families import FAMILIES
 from pyconv_search.arch.spec import Architecture, Level
 from pyconv_search.report.pen import (
     INK,
@@ -95,7 +96,7 @@ def lattice_of(level: Level, in_width: int) -> Lattice | None:
 def places(arch: Architecture) -> Iterator[Place]:
     """Every level in the first block of each stage."""
     for i, (stage, in_width) in enumerate(arch.walk(), 1):
-        for use in main_branch(stage, in_width, True):
+        for use in main_branch(stage, in_width, True, FAMILIES[arch.family].BLOCKS):
             yield from (Place(i, level, use.in_width) for level in use.conv.levels)
 
 

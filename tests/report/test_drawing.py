@@ -43,6 +43,9 @@ NETWORKS = {
         {**SMALL, "levels": 6, "width": 64, "pattern": [1, 2, 4, 8, 16], "axes": "output"}, (3, 32, 32), 100
     ),
     "five stages": resnet({**DEEP, "width": 64, "shortcut": "max+conv"}, (1, 64, 64), 2),
+    "attention and a form": resnet(
+        {**SMALL, "form": "pre", "se": 4, "non_local": True, "head": "fpn"}, (3, 32, 32), 10
+    ),
     "long pattern": resnet({**SMALL, "width": 64, "pattern": list(range(1, 41))}, (3, 96, 96), 10),
 }
 SVG = "{http://www.w3.org/2000/svg}"
@@ -110,8 +113,8 @@ def drawings():
 def test_every_stage_level_group_and_cost_is_written(drawings, name):
     arch, words = NETWORKS[name], drawings[name].words
     count = Counter(words)
-    for i, part in enumerate(cost(arch).parts):
-        title = ("Stem", *(f"Stage {j + 1}" for j in range(len(arch.stages))), "Head")[i]
+    for part in cost(arch).parts:
+        title = part.name.capitalize().replace("Stage", "Stage ")
         assert count[title] == 1
         assert {si(part.params), si(part.macs)} <= set(words)
         if title != "Head":
@@ -219,6 +222,23 @@ def test_the_colours_go_from_light_to_dark_and_carry_their_digits():
     for colour in colours:
         pair = sorted((luminance(colour), luminance(ink_on(colour))))
         assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("inception-resnet-v2", {"3 branches, concatenated": 1, "2 branches, concatenated": 2, "Final": 1, "1×1, 1536": 1, "3×3 max pool": 2}),
+        ("pyconvinception", {"3×3 max pool": 2, "global average pool": 1}),
+        ("se-resnet-50", {"squeeze-excite, 1/16": 4, "Final": 0}),
+        ("nl-resnet-50", {"non-local block, once": 4}),
+        ("preact-resnet-50", {"norm, ReLU": 1}),
+        ("resnet-50+ssd", {"ssd": 1, "global average pool": 0}),
+        ("ps-resnet-50+pyconvph", {"pyconvph": 1, "global average pool": 0}),
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_residual_classifier_is_shown(name, words):
+    shown = Counter(Drawing(draw(preset(name))).words)
+    assert {word: shown[word] for word in words} == words
 
 
 def test_it_is_the_same_each_time_and_has_no_ids_to_clash():

@@ -14,6 +14,7 @@ from pyconv_search.arch.cost import Cost, Part, cost
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, network_rows, verdict
 from pyconv_search.arch.spec import Architecture, Level, Stage
+from pyconv_search.arch.trace import each
 from pyconv_search.cli.columns import table
 from pyconv_search.results.tables import compact
 
@@ -110,9 +111,11 @@ def network_text(name: str, arch: Architecture, found: Cost) -> str:
     lines = [f"{name}   input {_times(arch.input)}   {_cost_words(found.params, found.macs).strip()}", ""]
     stages = {f"stage{i}": stage for i, stage in enumerate(arch.stages, 1)}
     levels = iter(_levels(arch))
+    words = {name: _words(stage) for name, stage in stages.items()} | {"stem": _stem_words(arch)}
+    room = max(48, *map(len, words.values()))
     for part in found.parts:
         stage = stages.get(part.name)
-        lines.append(_heading(part, _stem_words(arch) if part.name == "stem" else _words(stage)))
+        lines.append(_heading(part, words.get(part.name, "").ljust(room)))
         lines += islice(levels, len(stage.conv.levels) if stage else 0)
     more = {key: value for key, value in to_dict(arch).items() if key not in KNOWN_OF_NETWORK}
     lines += ["", *(f"{key} {compact(value)}" for key, value in more.items())] if more else []
@@ -124,7 +127,7 @@ KNOWN_OF_STAGE = {"block", "blocks", "conv", "out", "stride", "shortcut"}
 
 
 def _heading(part: Part, words: str) -> str:
-    return f"{part.name:<8} {_times(part.size):<13} {words:<48} {_cost_words(part.params, part.macs):>30}"
+    return f"{part.name:<8} {_times(part.size):<13} {words} {_cost_words(part.params, part.macs):>30}"
 
 
 def _cost_words(params: int, macs: int) -> str:
@@ -134,13 +137,11 @@ def _cost_words(params: int, macs: int) -> str:
 def _stem_words(arch: Architecture) -> str:
     stem = arch.stem
     pool = ", then 3×3 max pooling" if stem.pool == "max" else ""
-    return f"{_size(stem.kernel)} convolution, stride {stem.stride}{pool}"
+    return f"{_times(each(stem.kernel, arch.dimensions))} convolution, stride {stem.stride}{pool}"
 
 
-def _words(stage: Stage | None) -> str:
+def _words(stage: Stage) -> str:
     """``3 × bottleneck, stride 2, shortcut max+conv``, and whatever else the stage sets."""
-    if stage is None:
-        return ""
     more = [f"{key} {compact(value)}" for key, value in to_dict(stage).items() if key not in KNOWN_OF_STAGE]
     return ", ".join([f"{stage.blocks} × {stage.block}, stride {stage.stride}, shortcut {stage.shortcut}", *more])
 
@@ -155,7 +156,17 @@ def _levels(arch: Architecture) -> list[str]:
         channels, groups = f"{level.width} channels", f"{level.groups} group{'s' if level.groups > 1 else ' '}"
         picture = ("█" * _side(level)).center(widest)
         bar = _bar(1 / level.groups)
-        rows.append((_size(level.kernel), picture, channels, groups, f"depth {depth}", bar, _dilations(level)))
+        rows.append(
+            (
+                _times(each(level.kernel, arch.dimensions)),
+                picture,
+                channels,
+                groups,
+                f"depth {depth}",
+                bar,
+                _dilations(level),
+            )
+        )
     return [f"  {line}" for line in table(rows, (0, 2, 3, 4)).splitlines()]
 
 
@@ -173,11 +184,6 @@ def _bar(share: float) -> str:
 def _side(level: Level) -> int:
     kernel = level.kernel
     return kernel[-1] if isinstance(kernel, tuple) else kernel
-
-
-def _size(kernel: int | tuple[int, ...]) -> str:
-    """``9×9``; of a kernel over time ``7×9×9``."""
-    return _times(kernel if isinstance(kernel, tuple) else (kernel, kernel))
 
 
 def _times(size: Sequence[int]) -> str:

@@ -115,7 +115,9 @@ def _description(arch: Architecture, found: Cost) -> str:
     """The picture in words, for those who listen to it."""
     stages = []
     for i, (stage, in_width) in enumerate(arch.walk(), 1):
-        levels = "; ".join(f"{label(v, False)}, dilations {', '.join(map(str, v.pattern))}" for v in stage.conv.levels)
+        levels = "; ".join(
+            f"{label(v, False, arch.dimensions)}, dilations {', '.join(map(str, v.pattern))}" for v in stage.conv.levels
+        )
         shortcut = shortcut_text(stage, in_width)
         stages.append(f"Stage {i}: {count(stage.blocks, stage.block + ' block')} of {levels}; shortcut {shortcut}.")
     return f"A residual network for {_size(arch.input)} input. {' '.join(stages)} {_facts(arch, found)}."
@@ -129,7 +131,7 @@ def _cards(arch: Architecture, found: Cost) -> list[Card]:
     parts = {part.name: part for part in found.parts}
     kernels = [arch.stem.kernel, *(v.kernel for stage in arch.stages for v in stage.conv.levels)]
     widest = max(max(kernel_face(kernel)) for kernel in kernels)
-    scale = Scale(min(TAP, MOST_FACE / widest), letters(lattices(arch)))
+    scale = Scale(min(TAP, MOST_FACE / widest), letters(lattices(arch)), arch.dimensions)
     cards = [Card("Input", (_size(arch.input),), None), _stem(arch, parts["stem"], scale)]
     for i, (stage, in_width) in enumerate(arch.walk(), 1):
         part = parts[f"stage{i}"]

@@ -50,15 +50,16 @@ PAD, STEP, GUTTER = 8.0, 13.0, 38.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What all blocks of one drawing share: pixels for one kernel tap, and the letters of the lattices."""
+    """What all blocks of one drawing share: pixels for one kernel tap, letters of the lattices, sides of kernels."""
 
     tap: float
     letters: Mapping[Lattice, str]
+    dimensions: int
 
 
-def label(level: Level, alone: bool) -> str:
+def label(level: Level, alone: bool, dimensions: int) -> str:
     """``9×9, 16, G=16``: kernel, output channels, groups; a convolution that stands alone leaves out a single group."""
-    words = f"{kernel_text(level.kernel)}, {level.width}"
+    words = f"{kernel_text(level.kernel, dimensions)}, {level.width}"
     return words if alone and level.groups == 1 else f"{words}, G={level.groups}"
 
 
@@ -77,7 +78,7 @@ def convolution(conv: Conv, in_width: int, scale: Scale) -> Piece:
     """A convolution: a labelled box when it is 1×1, otherwise its levels as slabs, the bottom level at the bottom."""
     alone = len(conv.levels) == 1
     if is_pointwise(conv):
-        return box(label(conv.levels[0], alone))
+        return box(label(conv.levels[0], alone, scale.dimensions))
     faces = max(kernel_face(level.kernel)[1] for level in conv.levels) * scale.tap
     most = max(level.width for level in conv.levels)
     rows, y, wide = [], PAD, 0.0
@@ -91,7 +92,7 @@ def convolution(conv: Conv, in_width: int, scale: Scale) -> Piece:
 def _level(level: Level, in_width: int, faces: float, share: float, scale: Scale) -> Piece:
     """A slab, centred in the column of faces, and beside it what it is; a bar for its share of the output channels."""
     slab = _slab(level, in_width, scale.tap)
-    words = label(level, alone=share == 0)
+    words = label(level, share == 0, scale.dimensions)
     chips = _chips(level, in_width, scale)
     x, width = faces + DEEP[0] + 10, text_width(words)
     beside = 12 + (15 if chips.width else 0) + (6 if share else 0)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from pyconv_search.arch.trace import each
 from pyconv_search.report.svg import printable
 
 INK, QUIET, LINE, WASH, PAPER, ACCENT = "#16181d", "#5a6270", "#c3cad4", "#f4f6f8", "#ffffff", "#005a94"
@@ -131,9 +132,9 @@ def luminance(colour: str) -> float:
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def kernel_text(kernel: int | tuple[int, ...]) -> str:
-    """``3×3``; for a (time, height, width) kernel ``3×7×7``."""
-    return "×".join(map(str, (kernel, kernel) if isinstance(kernel, int) else kernel))
+def kernel_text(kernel: int | tuple[int, ...], dimensions: int = 2) -> str:
+    """``3×3``; in a network for video ``3×3×3``, or ``3×7×7`` for (time, height, width)."""
+    return "×".join(map(str, each(kernel, dimensions)))
 
 
 def kernel_face(kernel: int | tuple[int, ...]) -> tuple[int, int]:

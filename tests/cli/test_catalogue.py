@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from pyconv_search.arch.cost import cost
+from pyconv_search.arch.presets import preset
 from pyconv_search.arch.published.networks import Counts, network_rows
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.cli.catalogue import judged, network_text, networks_dict, networks_text
+from pyconv_search.cli.costs import cost_text
 
 PYCONV = {"depth": 50, "levels": [4, 3, 2, 1], "stem": {"pool": "none"}, "shortcut": "max+conv"}
 
@@ -83,3 +85,12 @@ def test_a_network_is_drawn_to_scale() -> None:
 def test_patterns_and_time_are_told() -> None:
     arch = resnet({"depth": 50, "pattern": [1, 2, 1, 4], "axes": "input"}, (3, 224, 224), 1000)
     assert network_text("n", arch, cost(arch)).count("dilations {1,2,1,4}, axes input") == 4
+
+
+def test_of_video_kernels_have_three_sides_and_costs_stand_below_each_other() -> None:
+    arch = preset("pyconvresnet3d-50")
+    lines = network_text("n", arch, cost(arch)).splitlines()
+    assert [line.split()[0] for line in lines if "█" in line][:4] == ["7×9×9", "5×7×7", "3×5×5", "3×3×3"]
+    assert len({line.index(" GMACs") for line in lines[2:] if " GMACs" in line}) == 1
+    table = cost_text("n", arch, cost(arch), 1, "float32")
+    assert "level 1  3×3×3, 16, G=1" in table

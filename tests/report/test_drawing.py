@@ -254,6 +254,10 @@ def test_it_is_the_same_each_time_and_has_no_ids_to_clash():
 
 def test_a_kernel_in_time_has_its_label():
     assert kernel_text(3) == "3×3"
+    assert kernel_text(3, 3) == "3×3×3"
+    words = Drawing(draw(preset("pyconvresnet3d-50"))).words
+    assert {"3×3×3, 16, G=1", "7×9×9, 16, G=16", "1×1×1, 256", "5×7×7, 64"} <= set(words)
+    assert not [word for word in words if word.startswith(("1×1,", "3×3,"))]
     assert kernel_text((1, 7, 5)) == "1×7×5"
     assert kernel_face((1, 7, 5)) == (7, 5)
 

@@ -146,3 +146,21 @@ def test_values_are_frozen():
 def test_an_unknown_preset_is_told_with_the_nearest():
     with pytest.raises(UserError, match=r"unknown network 'pyconvresent50'; did you mean pyconvresnet-50\?"):
         preset("pyconvresent50")
+
+
+def test_an_output_stride_dilates_every_stage_behind_the_first_that_lost_its_stride():
+    settings = {"shortcut": "max+conv", "stages": [{}, {}, {}, {"stride": 1}]}
+    stages = network(**settings, output_stride=8).stages
+    assert [stage.conv.levels[0].pattern for stage in stages] == [(1,), (1,), (2,), (2,)]
+    assert [stage.stride for stage in stages] == [1, 2, 1, 1]
+    assert [stage.keeps_pool for stage in stages] == [False, False, True, False]
+    undilated = network(**settings, output_stride=8, dilate=False).stages
+    assert [stage.conv.levels[0].pattern for stage in undilated] == [(1,)] * 4
+    assert not any(stage.keeps_pool for stage in undilated)
+
+
+def test_the_usual_head_has_one_spelling():
+    plain = preset("resnet-20-cifar")
+    named = from_dict(to_dict(plain) | {"head": {"kind": "classifier"}})
+    assert named == plain
+    assert named.arch_id == plain.arch_id

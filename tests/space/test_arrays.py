@@ -131,6 +131,11 @@ NASTY: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {"preset": "resnet-18", "depth": "$d", "block": None, "width": 8, "groups": "$g", "input": [3, 64, 64]},
         True,
     ),
+    "blocks in the place of a preset's depth": (
+        {"a": {"choice": [1, 2]}, "b": {"choice": [[1, 1], [2, 1, 1]], "when": "a == 2"}, "g": {"choice": [1, 2]}},
+        {"preset": "resnet-18", "depth": None, "blocks": "$b", "block": "basic", "width": 8, "groups": "$g", "input": [3, 64, 64]},
+        True,
+    ),
     "explicit levels and two places for one parameter": (
         {"k": {"choice": [3, 5, 7]}, "d": {"choice": [[1], [1, 2, 1, 4], [3]]}, "ax": {"choice": ["both", "input", "output"]}},
         {"stem": STEM, "stages": [{"levels": [{"kernel": "$k", "pattern": "$d"}, {"kernel": 1}]}, {"pattern": "$d[0]"},

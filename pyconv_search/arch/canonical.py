@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pyconv_search.arch.heads import HEADS
-from pyconv_search.arch.spec import Architecture, Conv, Level, SqueezeExcite, Stage, Stem
+from pyconv_search.arch.heads.head import Head
+from pyconv_search.arch.spec import Architecture
+from pyconv_search.fields import Fields, Path, Problems, SpecError, kind_of
 
 
 def to_dict(value: Any) -> Any:
@@ -24,34 +29,67 @@ def to_dict(value: Any) -> Any:
     return {f.name: to_dict(v) for f, v in pairs if f.default is MISSING or v != f.default or f.name == "kind"}
 
 
-def from_dict(values: dict[str, Any]) -> Architecture:
-    """The architecture that :func:`to_dict` made."""
-    head = values.get("head")
-    return Architecture(
-        **{
-            **values,
-            "stem": Stem(**_tuples(values["stem"])),
-            "stages": tuple(_stage(stage) for stage in values["stages"]),
-            "input": tuple(values["input"]),
-            "head": head and HEADS[head["kind"]](**{key: _part(value) for key, value in head.items()}),
-        }
-    )
+def from_dict(values: Any) -> Architecture:
+    """The architecture that :func:`to_dict` made.
+
+    Raises:
+        SpecError: with the place of every value that is missing, unknown or of another kind, or with what
+            :class:`pyconv_search.arch.spec.Architecture` finds.
+    """
+    problems = Problems()
+    found = _record(Architecture, values, (), problems)
+    problems.check()
+    return found
 
 
-def _stage(values: dict[str, Any]) -> Stage:
-    se = values.get("se")
-    return Stage(**{**values, "conv": _part(values["conv"]), "se": se and SqueezeExcite(**se)})
+def _record(kind: Any, values: Any, path: Path, problems: Problems) -> Any:
+    """A dataclass of ``kind`` with these ``values``; None where there is a mistake anywhere."""
+    written = Fields(values, path, problems)
+    found = {}
+    for f in fields(kind):
+        value = written.take(f.name) if f.default is MISSING else written.take(f.name, f.default)
+        if f.name in written:
+            found[f.name] = _value(_types(kind)[f.name], value, (*path, f.name), problems)
+    written.close()
+    if problems.found:
+        return None
+    try:
+        return kind(**found)
+    except SpecError as error:
+        for problem in error.problems:
+            problems.add((*path, *problem.path), problem.text)
+        return None
 
 
-def _part(value: Any) -> Any:
-    """A convolution, or a tuple of convolutions or numbers, as they stand in stages and heads."""
-    if isinstance(value, dict):
-        return Conv(tuple(Level(**_tuples(level)) for level in value["levels"]))
-    return tuple(_part(item) for item in value) if isinstance(value, list) else value
+def _value(kind: Any, value: Any, path: Path, problems: Problems) -> Any:
+    """``value`` as a field of type ``kind`` holds it; a mistake is noted."""
+    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    for option in options:
+        if isinstance(value, (list, tuple)) and get_origin(option) is tuple:
+            items = get_args(option)
+            if items[-1] is Ellipsis or len(items) == len(value):
+                return tuple(_value(items[0], item, (*path, i), problems) for i, item in enumerate(value))
+        elif option is Head and isinstance(value, Mapping):
+            name = Fields(value, path, problems).text("kind", choices=tuple(HEADS))
+            return _record(HEADS[name], value, path, problems) if name in HEADS else None
+        elif is_dataclass(option) and isinstance(value, Mapping):
+            return _record(option, value, path, problems)
+        elif type(value) is option:
+            return value
+    problems.add(path, f"must be {' or '.join(map(_word, options))}, but got {kind_of(value)}")
+    return None
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+def _word(option: Any) -> str:
+    """What a type is called in a message."""
+    if get_origin(option) is tuple:
+        return "a list"
+    return {int: "an integer", str: "a text", bool: "true/false", NoneType: "nothing"}.get(option, "a mapping")
+
+
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, localns={"Head": Head})
 
 
 def canonical_json(arch: Architecture) -> str:

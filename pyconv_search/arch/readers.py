@@ -8,6 +8,7 @@ from typing import Any
 from pyconv_search.arch import inception_settings
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.arch.spec import Architecture
+from pyconv_search.fields import Fields, Problems, integers
 
 READERS: dict[str, Callable[[Mapping[str, Any], tuple[int, ...], int], Architecture]] = {
     "resnet": resnet,
@@ -23,5 +24,10 @@ def read(settings: Mapping[str, Any], input: tuple[int, ...] | None = None, clas
     Raises:
         SpecError: with every mistake and its key path inside ``settings``.
     """
-    size = input or tuple(settings.get("input", IMAGE))
-    return READERS[settings.get("family", "resnet")](settings, size, classes or settings.get("classes", CLASSES))
+    problems = Problems()
+    fields = Fields(settings, (), problems)
+    family = fields.text("family", "resnet", tuple(READERS))
+    size = input or integers(fields.take("input", IMAGE), ("input",), problems)
+    count = classes or fields.integer("classes", CLASSES)
+    problems.check()
+    return READERS[family](settings, size, count)

@@ -93,7 +93,10 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
         fields.add("depth", "give either depth or blocks (the number of blocks in each stage), one of the two")
         return block, (1,) * stages
     if depth is None:
-        return block, integers(explicit, (*fields.path, "blocks"), fields.problems)
+        counts = integers(explicit, (*fields.path, "blocks"), fields.problems)
+        if not counts:
+            fields.add("blocks", "must have one entry for each stage, but got an empty list; nearest: [1]")
+        return block, counts or (1,) * stages
     if stages == 4 and depth in IMAGENET_BLOCKS:
         return block, IMAGENET_BLOCKS[depth]
     unit = BLOCKS[block].layers * stages

@@ -138,6 +138,8 @@ class Architecture:
 
         check(self)
         object.__setattr__(self, "stages", settled(self))
+        if self.head is not None and self.head.kind == "classifier":
+            object.__setattr__(self, "head", None)
 
     def walk(self) -> Iterator[tuple[Stage, int]]:
         """Every stage with the number of channels that reach its first block."""

@@ -12,9 +12,10 @@ from pyconv_search.fields import Fields, nearest
 def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) -> tuple[Stage, ...]:
     """The stages so that one of the last features stands for ``output_stride`` pixels along each side.
 
-    The last stages' strides become 1 and, unless ``dilate`` is false, the dilations of their convolutions grow by what
-    was taken out, so that each filter sees what it saw (Yu, Koltun, Funkhouser 2017; PyConv, section 4.2). The
-    max pooling in the shortcut of such a dilated stage stays, with stride 1: PyConv's printed operations count it.
+    The last stages' strides become 1 and, unless ``dilate`` is false, the dilations of all their convolutions grow by
+    what was taken out up to there, so that each filter sees what it saw (Yu, Koltun, Funkhouser 2017; PyConv, section
+    4.2). The max pooling in the shortcut of a stage that lost its stride to dilation stays, with stride 1: PyConv's
+    printed operations count it.
     """
     wanted, dilate = fields.integer("output_stride", None), fields.flag("dilate", True)
     if wanted is None:
@@ -30,13 +31,13 @@ def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) ->
         return stages
     made, reached, dilation = [], stem_stride, 1
     for stage in stages:
-        if reached * stage.stride <= wanted:
+        if dilation == 1 and reached * stage.stride <= wanted:
             reached *= stage.stride
             made.append(stage)
             continue
         dilation *= stage.stride
         conv = _dilated(stage.conv, dilation) if dilate else stage.conv
-        made.append(replace(stage, stride=1, conv=conv, keeps_pool=dilate))
+        made.append(replace(stage, stride=1, conv=conv, keeps_pool=dilate and stage.stride > 1))
     return tuple(made)
 
 

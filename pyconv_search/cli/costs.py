@@ -9,6 +9,7 @@ from typing import Any
 from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import Cost, Part
 from pyconv_search.arch.spec import Architecture, Conv
+from pyconv_search.arch.trace import each
 from pyconv_search.cli.columns import table
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -57,8 +58,7 @@ def _levels(part: Part, conv: Conv | None) -> Iterator[tuple[str, ...]]:
     for j, level in enumerate(part.levels):
         what = ""
         if conv is not None:
-            sides = conv.levels[j].kernel
-            kernel = "×".join(map(str, sides if isinstance(sides, tuple) else (sides, sides)))
+            kernel = "×".join(map(str, each(conv.levels[j].kernel, len(part.size) - 1)))
             what = f"{kernel}, {conv.levels[j].width}, G={conv.levels[j].groups}"
         yield f"  level {j + 1}", what, *_counts(level.params, level.macs), "", ""
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
+from pyconv_search.fields import shown
 from pyconv_search.models import build
 
 
@@ -29,6 +30,9 @@ def load_model(file: str | Path) -> nn.Module:
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
     if "architecture" not in metadata:
         raise UserError(f"{file}: does not name its architecture; weights of a trial do")
-    model = build(from_dict(json.loads(metadata["architecture"])))
-    model.load_state_dict(weights)
+    try:
+        model = build(from_dict(json.loads(metadata["architecture"])))
+        model.load_state_dict(weights)
+    except (ValueError, RecursionError, RuntimeError) as error:
+        raise UserError(f"{file}: is not a network of ours: {shown(' '.join(str(error).split()), 300)}") from None
     return model.eval()

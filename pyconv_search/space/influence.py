@@ -45,9 +45,14 @@ class Influence:
 def influences(space: Space) -> tuple[Influence, ...]:
     """The influences on stem, stage1, … and head, in this order; a part that no network has may be among them."""
     stages = _stages(space)
-    whole = not _ruled({**space.base, **space.network})
+    whole = not _ruled(_settings(space))
     names = ["stem", *(f"stage{i + 1}" for i in range(stages)), "head"]
     return tuple(Influence(name, tuple(_inputs(space, part, stages, whole))) for part, name in enumerate(names))
+
+
+def _settings(space: Space) -> dict[str, Any]:
+    """The network section over the preset's settings, in which a key without a value changes nothing."""
+    return {**space.base, **{key: value for key, value in space.network.items() if value is not None}}
 
 
 def _ruled(network: Any) -> bool:
@@ -80,10 +85,12 @@ def _stages(space: Space) -> int:
 
 
 def _candidates(space: Space, key: str) -> list[Any]:
-    """What a key of the network may hold."""
-    value = space.network.get(key, space.base.get(key))
+    """What a key of the network may hold; the preset's own value is in force where a parameter is inactive."""
+    value, usual = space.network.get(key), space.base.get(key)
     read = reference(value)
-    return [value] if read is None else [indexed(v, read[1]) for v in space.by_name[read[0]].domain.values]
+    if read is None:
+        return [usual if value is None else value]
+    return [*(indexed(v, read[1]) for v in space.by_name[read[0]].domain.values), usual]
 
 
 def _inputs(space: Space, part: int, stages: int, whole: bool) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
@@ -100,7 +107,7 @@ def _inputs(space: Space, part: int, stages: int, whole: bool) -> Iterator[tuple
 
 def _headed(space: Space) -> bool:
     """Whether the networks have a head of their own, which may read any stage."""
-    return {**space.base, **space.network}.get("head") is not None
+    return _settings(space).get("head") is not None
 
 
 def _classes(values: Any, views: list[tuple[View, tuple[int, ...]]]) -> npt.NDArray[np.int64]:

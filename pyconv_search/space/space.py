@@ -90,8 +90,10 @@ class Space:
         settings = filled(self.network, values, ("network",), problems)
         settings = {key: value for key, value in settings.items() if value is not None and key != "preset"}
         problems.check()
+        replaced = {"depth", "blocks"} if {"depth", "blocks"} & settings.keys() else set()
+        base = {key: value for key, value in self.base.items() if key not in replaced}
         try:
-            return read({**self.base, **settings}, input or self.input, classes or self.classes)
+            return read({**base, **settings}, input or self.input, classes or self.classes)
         except SpecError as error:
             raise self.document.error([self._told(problem, values) for problem in error.problems]) from None
 

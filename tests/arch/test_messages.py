@@ -8,6 +8,7 @@ import pytest
 
 from pyconv_search.arch.dilation import dilation_matrix
 from pyconv_search.arch.presets import preset
+from pyconv_search.arch.readers import read
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.arch.spec import Architecture, Conv, Level, Stage, Stem
 from pyconv_search.errors import UserError
@@ -19,6 +20,26 @@ def mistakes(image=(3, 224, 224), **settings):
         resnet({"depth": 50, **settings}, image, 1000)
     assert isinstance(caught.value, (UserError, ValueError))
     return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (None, "must be a mapping of keys to values, but got nothing"),
+        (
+            {"family": "resnets"},
+            "family: must be one of resnet, inception-resnet, but got 'resnets'; did you mean resnet?",
+        ),
+        ({"family": [1]}, "family: must be one of resnet, inception-resnet, but got a list ([1])"),
+        ({"depth": 18, "input": 32, "classes": "x"}, "classes: must be an integer of 1 or more, but got a text ('x')"),
+        ({"depth": 18, "input": [3, "x", 32]}, "input[1]: must be an integer of 1 or more, but got a text ('x')"),
+        ({"blocks": []}, "blocks: must have one entry for each stage, but got an empty list; nearest: [1]"),
+    ],
+)
+def test_settings_that_no_family_can_read(settings, message):
+    with pytest.raises(SpecError) as caught:
+        read(settings)
+    assert message in str(caught.value).splitlines()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pyconv_search.arch.presets import PRESETS, preset
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.arch.spec import Conv, Level, shortest_period
 from pyconv_search.errors import UserError
+from pyconv_search.fields import SpecError
 
 GOLDEN = {
     "resnet-50": "2942d2a877ac417f9d20db01e9ddcbefa24bc3e4c15e3d5f9cf1b894e1caedf5",
@@ -48,6 +49,35 @@ def test_from_dict_inverts_to_dict(name):
     assert again == from_dict(to_dict(arch)) == arch
     assert hash(again) == hash(arch)
     assert again.arch_id == arch.arch_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stem": None}, "stem: is required, but missing"),
+        ({"foo": 1}, "foo: unknown key; did you mean form?"),
+        ({"classes": "ten"}, "classes: must be an integer, but got a text ('ten')"),
+        ({"classes": 10.0}, "classes: must be an integer, but got a number (10.0)"),
+        ({"input": 3}, "input: must be a list, but got an integer (3)"),
+        ({"input": [3, [32], 32]}, "input[1]: must be an integer, but got a list ([32])"),
+        ({"stem": {"kernel": [3, 3], "width": 8, "stride": 1}}, "stem.kernel: must be an integer or a list, but got a list ([3, 3])"),
+        ({"stages": [7]}, "stages[0]: must be a mapping, but got an integer (7)"),
+        ({"stages": [{"conv": {"levels": [{"kernel": 3, "width": 8, "pattern": []}]}}]}, "stages[0].block: is required, but missing"),
+        ({"head": {"kind": "fnp"}}, "head.kind: must be one of classifier, conv3x3, aspp, ppm, pyconvph, ssd, fpn, but got 'fnp'; did you mean fpn?"),
+        ({"head": {"kind": "fpn", "width": True}}, "head.width: must be an integer, but got true/false (True)"),
+    ],
+)  # fmt: skip
+def test_values_that_are_no_architecture_are_told_with_their_place(changes, message):
+    with pytest.raises(SpecError) as caught:
+        from_dict(to_dict(preset("resnet-20-cifar")) | changes)
+    assert str(caught.value).splitlines()[0] == message
+
+
+def test_an_empty_pattern_is_told_with_its_place():
+    values = to_dict(preset("resnet-20-cifar"))
+    values["stages"][1]["conv"]["levels"][0]["pattern"] = []
+    with pytest.raises(SpecError, match=r"^stages\[1\].conv.levels\[0\].pattern: must hold at least one dilation"):
+        from_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +153,21 @@ def test_groups_of_a_bottleneck_need_not_divide_what_reaches_the_block():
     settings = {"blocks": [1, 2], "block": "bottleneck", "width": 24, "groups": 3, "stem": {"width": 16}}
     arch = resnet({**settings, "stages": [{"out": 64}, {"out": 128}]}, (3, 64, 64), 5)
     assert [stage.conv.levels[0].groups for stage in arch.stages] == [3, 3]
+
+
+def test_an_output_stride_dilates_every_stage_behind_the_first_that_lost_its_stride():
+    settings = {"shortcut": "max+conv", "stages": [{}, {}, {}, {"stride": 1}]}
+    stages = network(**settings, output_stride=8).stages
+    assert [stage.conv.levels[0].pattern for stage in stages] == [(1,), (1,), (2,), (2,)]
+    assert [stage.stride for stage in stages] == [1, 2, 1, 1]
+    assert [stage.keeps_pool for stage in stages] == [False, False, True, False]
+    undilated = network(**settings, output_stride=8, dilate=False).stages
+    assert [stage.conv.levels[0].pattern for stage in undilated] == [(1,)] * 4
+    assert not any(stage.keeps_pool for stage in undilated)
+
+
+def test_the_usual_head_has_one_spelling():
+    plain = preset("resnet-20-cifar")
+    named = from_dict(to_dict(plain) | {"head": {"kind": "classifier"}})
+    assert named == plain
+    assert named.arch_id == plain.arch_id

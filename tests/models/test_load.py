@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import pyconv_search
+from pyconv_search.arch.canonical import canonical_json
+from pyconv_search.arch.presets import preset
 from pyconv_search.errors import UserError
 from pyconv_search.search import images
 from pyconv_search.search.trial import run_trial
@@ -37,3 +39,13 @@ def test_files_that_are_no_trained_network(tmp_path: Path) -> None:
     for name, words in {"text": "cannot be read", "missing": "cannot be read", "foreign": "does not name"}.items():
         with pytest.raises(UserError, match=words):
             pyconv_search.load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[" * 100_000, "[]", "{}", '{"stem": 1}', None])
+def test_an_architecture_that_is_none_or_another_network_s(text: str | None, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    text = canonical_json(preset("resnet-20-cifar")) if text is None else text
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign", {"architecture": text})
+    with pytest.raises(UserError, match="foreign: is not a network of ours: "):
+        pyconv_search.load_model(tmp_path / "foreign")

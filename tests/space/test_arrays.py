@@ -126,6 +126,16 @@ NASTY: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
          "stages": [{"out": "$a", "width": "$w"}, {"out": "$b", "width": 64}, {"width": "$w"}]},
         True,
     ),
+    "a preset's own depth where none is chosen": (
+        {"a": {"choice": [1, 2]}, "d": {"choice": [20, 26], "when": "a == 2"}, "g": {"choice": [1, 2]}},
+        {"preset": "resnet-18", "depth": "$d", "block": None, "width": 8, "groups": "$g", "input": [3, 64, 64]},
+        True,
+    ),
+    "blocks in the place of a preset's depth": (
+        {"a": {"choice": [1, 2]}, "b": {"choice": [[1, 1], [2, 1, 1]], "when": "a == 2"}, "g": {"choice": [1, 2]}},
+        {"preset": "resnet-18", "depth": None, "blocks": "$b", "block": "basic", "width": 8, "groups": "$g", "input": [3, 64, 64]},
+        True,
+    ),
     "explicit levels and two places for one parameter": (
         {"k": {"choice": [3, 5, 7]}, "d": {"choice": [[1], [1, 2, 1, 4], [3]]}, "ax": {"choice": ["both", "input", "output"]}},
         {"stem": STEM, "stages": [{"levels": [{"kernel": "$k", "pattern": "$d"}, {"kernel": 1}]}, {"pattern": "$d[0]"},
@@ -347,6 +357,19 @@ def test_choices_that_are_none_are_refused(choices: Any, words: str, make_space:
     space = make_space("a: {choice: [1, 2, 3]}\nb: {choice: [1, 2]}", network="levels: $a")
     with pytest.raises(ValueError, match=words):
         Costs(space)(np.array(choices))
+
+
+def test_a_key_without_a_value_leaves_the_head_of_the_preset() -> None:
+    network = {
+        "preset": "resnet-18+fpn",
+        "head": None,
+        "width": 8,
+        "stages": [{"width": "$w"}, {}, {}, {}],
+        "input": [3, 64, 64],
+    }
+    document = {"space": "t", "parameters": {"w": {"choice": [8, 16]}}, "network": network}
+    space = space_of(parse(yaml.safe_dump(document), "t.yaml"))
+    assert agree(space, every(space)) == 2
 
 
 def test_no_rows_and_no_parameters(make_space: Callable[..., Space]) -> None:

@@ -342,3 +342,8 @@ def test_what_new_users_write(text: str, words: str) -> None:
     found = mistakes(text)
     assert any(words in line for line in found), found
     assert len(found) == 1
+
+
+def test_blocks_take_the_place_of_a_preset_s_depth() -> None:
+    space = space_of(parse("space: t\nnetwork: {preset: resnet-50, blocks: [1, 2, 1, 1], block: bottleneck}", "t.yaml"))
+    assert [stage.blocks for stage in space.architecture({}).stages] == [1, 2, 1, 1]

@@ -65,4 +65,5 @@ def _unpadded(own: Conv, in_width: int) -> nn.Conv2d:
 def _predicted(layers: nn.ModuleList, maps: Sequence[Tensor], numbers: int) -> Tensor:
     """``numbers`` for every default box of every map: N×boxes×numbers."""
     found = (layer(x).permute(0, 2, 3, 1) for layer, x in zip(layers, maps, strict=True))
-    return torch.cat([y.reshape(len(y), -1, numbers) for y in found], 1)
+    # Not len(y), which an export would take for a constant.
+    return torch.cat([y.reshape(y.shape[0], -1, numbers) for y in found], 1)

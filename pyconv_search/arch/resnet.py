@@ -21,6 +21,8 @@ from pyconv_search.fields import Fields, Path, Problems, integer, integers, near
 
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
+DOUBLINGS = 17  # of the width, beyond which every width is too large
+
 
 def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) -> Architecture:
     """The architecture that ``settings`` describes, for images (channels, height, width) or video (with time second).
@@ -125,8 +127,9 @@ def _stages(fields: Fields, stem: Stem, block: str, blocks: tuple[int, ...], vid
     stages, in_width = [], stem.width
     for i, (values, count) in enumerate(zip(written, blocks, strict=False)):
         own = Fields(values, (*fields.path, "stages", i), fields.problems)
-        inner = own.integer("width", width * 2**i)
-        out = own.integer("out", inner * expansion)
+        # Defaults have bounds, too: a list of many blocks would double the width without end.
+        inner = integer(own.integer("width", width * 2 ** min(i, DOUBLINGS)), (*own.path, "width"), own.problems)
+        out = integer(own.integer("out", inner * expansion), (*own.path, "out"), own.problems)
         se, non_local = _attention(own, fields)
         stage = Stage(
             block,

@@ -33,6 +33,10 @@ def mistakes(image=(3, 224, 224), **settings):
         ({"family": [1]}, "family: must be one of resnet, inception-resnet, but got a list ([1])"),
         ({"depth": 18, "input": 32, "classes": "x"}, "classes: must be an integer of 1 or more, but got a text ('x')"),
         ({"depth": 18, "input": [3, "x", 32]}, "input[1]: must be an integer of 1 or more, but got a text ('x')"),
+        (
+            {"blocks": [1] * 5_000},
+            "stages[11].width: must be an integer between 1 and 65536, but got 131072; nearest: 65536",
+        ),
         ({"blocks": []}, "blocks: must have one entry for each stage, but got an empty list; nearest: [1]"),
     ],
 )

@@ -45,14 +45,9 @@ class Influence:
 def influences(space: Space) -> tuple[Influence, ...]:
     """The influences on stem, stage1, … and head, in this order; a part that no network has may be among them."""
     stages = _stages(space)
-    whole = not _ruled(_settings(space))
+    whole = not _ruled(space.settings)
     names = ["stem", *(f"stage{i + 1}" for i in range(stages)), "head"]
     return tuple(Influence(name, tuple(_inputs(space, part, stages, whole))) for part, name in enumerate(names))
-
-
-def _settings(space: Space) -> dict[str, Any]:
-    """The network section over the preset's settings, in which a key without a value changes nothing."""
-    return {**space.base, **{key: value for key, value in space.network.items() if value is not None}}
 
 
 def _ruled(network: Any) -> bool:
@@ -107,7 +102,7 @@ def _inputs(space: Space, part: int, stages: int, whole: bool) -> Iterator[tuple
 
 def _headed(space: Space) -> bool:
     """Whether the networks have a head of their own, which may read any stage."""
-    return _settings(space).get("head") is not None
+    return space.settings.get("head") is not None
 
 
 def _classes(values: Any, views: list[tuple[View, tuple[int, ...]]]) -> npt.NDArray[np.int64]:

@@ -78,6 +78,11 @@ class Space:
         """The parameters by their names."""
         return {parameter.name: parameter for parameter in self.parameters}
 
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """The network section over the preset's settings, with references; a key without a value changes nothing."""
+        return {**self.base, **{key: value for key, value in self.network.items() if value is not None}}
+
     def architecture(
         self, values: Assignment, input: tuple[int, ...] | None = None, classes: int | None = None
     ) -> Architecture:

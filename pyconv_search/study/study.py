@@ -131,8 +131,8 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
         fields.add("space", f"no such file: {os.path.normpath(folder / path)} (paths are relative to the study's file)")
         return None
     space = load_space(os.path.normpath(folder / path))
-    head = {**space.base, **space.network}.get("head")
-    if head not in (None, "classifier"):
+    head = space.settings.get("head")
+    if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
         fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")
     if len(space.input) != 3:
         fields.add("space", f"a study trains on images, but the networks of {space.name!r} are for video")

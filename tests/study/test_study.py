@@ -148,3 +148,22 @@ def test_a_grid_that_is_too_large_is_told_at_once(write_study: Write) -> None:
 def test_how_many_images_are_trained_on(write_study: Write) -> None:
     assert load_study(write_study()).data.train == 10_000
     assert load_study(write_study(data={"fashion-mnist-small": {"validation": 500}})).data.train == 11_500
+
+
+@pytest.mark.parametrize(
+    ("head", "trained"),
+    [
+        ("head: classifier", True),
+        ("head: {kind: classifier}", True),
+        ("head: null", False),
+        ("head: {kind: fpn}", False),
+    ],
+)
+def test_a_study_trains_classifiers(write_study: Write, head: str, trained: bool) -> None:
+    space = f"space: s\nnetwork: {{preset: resnet-20-cifar+fpn, {head}}}"
+    study = write_study(space_text=space, search={"rows": [{"name": "one"}]})
+    if trained:
+        assert load_study(study).space.settings["depth"] == 20
+        return
+    with pytest.raises(UserError, match="a study trains classifiers, but the networks of 's' have the head"):
+        load_study(study)

@@ -80,7 +80,7 @@ def measure(file: Path, options: argparse.Namespace) -> Line:
     rates = {
         "cold": per_second(cost, architectures, _forget, SECONDS),
         "warm": per_second(cost, architectures, lambda: None, SECONDS),
-        "resolved": per_second(lambda s: cost(space.architecture(s.values)), samples, _forget, SECONDS),
+        "resolved": per_second(lambda s: cost(space.resolved(s.values)), samples, _forget, SECONDS),
         "arrays": arrays,
         "again": again,
         "meta": _rate(_on_meta, few)[0],

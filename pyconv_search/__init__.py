@@ -16,6 +16,8 @@ _VERBS = {
     "load_study": "pyconv_search.study.study",
     "cost": "pyconv_search.arch.cost",
     "preset": "pyconv_search.arch.presets",
+    "to_dict": "pyconv_search.arch.canonical",
+    "from_dict": "pyconv_search.arch.canonical",
     "build": "pyconv_search.models",
     "load_model": "pyconv_search.models.load",
     "load_released": "pyconv_search.models.released",

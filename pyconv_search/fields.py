@@ -131,6 +131,11 @@ class Fields:
             return None
         return default
 
+    def drop(self, key: str) -> None:
+        """Read on as if ``key`` were absent."""
+        self._known.append(key)
+        self._values.pop(key, None)
+
     def section(self, key: str, default: Any = _REQUIRED) -> Fields:
         """A nested mapping."""
         value = self.take(key, default)

@@ -12,7 +12,17 @@ from pyconv_search.arch import network
 from pyconv_search.arch.blocks import BLOCKS, fed, shrinks
 from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.families import FAMILIES
-from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, Conv, Level, Stage, divisors
+from pyconv_search.arch.spec import (
+    FORMS,
+    POOLS,
+    SHORTCUTS,
+    Architecture,
+    Conv,
+    Level,
+    Stage,
+    divisors,
+    settled_conv,
+)
 from pyconv_search.arch.trace import Shape, each
 from pyconv_search.fields import MOST, Path, Problems, integer, nearest, suggestion
 
@@ -64,19 +74,18 @@ def _features(arch: Architecture) -> list[Shape]:
 
 
 def settled(arch: Architecture) -> tuple[Stage, ...]:
-    """The stages with ``axes`` dropped from depthwise levels, and ``keeps_pool`` where it changes nothing."""
+    """The stages without what changes nothing: ``axes`` of depthwise levels, a pooled shortcut that never pools."""
     blocks = FAMILIES[arch.family].BLOCKS
     return tuple(_settled(stage, fed(stage, in_width, blocks)) for stage, in_width in arch.walk())
 
 
 def _settled(stage: Stage, inputs: set[int]) -> Stage:
-    levels = tuple(
-        replace(level, axes="both") if inputs == {level.groups} and level.groups > 1 else level
-        for level in stage.conv.levels
-    )
     keeps_pool = stage.keeps_pool and stage.shortcut == "max+conv" and not shrinks(stage)
-    same = levels == stage.conv.levels and keeps_pool == stage.keeps_pool
-    return stage if same else replace(stage, conv=Conv(levels), keeps_pool=keeps_pool)
+    shortcut = stage.shortcut if keeps_pool or shrinks(stage) else "conv"
+    own = (settled_conv(stage.conv, inputs), shortcut, keeps_pool)
+    if own == (stage.conv, stage.shortcut, stage.keeps_pool):
+        return stage
+    return replace(stage, conv=own[0], shortcut=shortcut, keeps_pool=keeps_pool)
 
 
 def _check_values(value: Any, path: Path, problems: Problems, words: Mapping[str, Collection[str]]) -> None:
@@ -122,7 +131,8 @@ def _check_shape(arch: Architecture, problems: Problems) -> None:
     if arch.dimensions == 2 and steps > 1:
         problems.add(("input",), "images have no time, so every time_stride must be 1; nearest: 1")
     elif arch.dimensions == 3 and arch.input[1] < steps:
-        problems.add(("input",), f"{arch.input[1]} frames are too few: the network reduces them {steps} times")
+        frames = f"{arch.input[1]} frames are too few: the network reduces them {steps} times; at least {steps}"
+        problems.add(("input",), frames)
 
 
 def check_kernel(kernel: int | tuple[int, ...], dimensions: int, path: Path, problems: Problems) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from operator import attrgetter
+from typing import Any
 
 from pyconv_search.arch import counting, network
 from pyconv_search.arch.blocks import Block, fed
@@ -87,11 +89,7 @@ def stage(family: str, stage: Stage, form: str, index: int, shape: Shape, jump: 
     reach = _reach(stage, in_width, FAMILIES[family].BLOCKS)
     if not reach or stage.conv.width < len(levels):
         return folded(network.stage(family, stage, form, index, shape), jump)
-    frame = _frame(
-        (stage.block, stage.blocks, stage.conv.width, len(levels) > 1),
-        (stage.out, stage.stride, stage.shortcut, stage.time_stride, stage.se, stage.non_local, stage.keeps_pool),
-        (family, form, index, shape),
-    )
+    frame = _frame((stage.conv.width, len(levels) > 1), _around(stage), family, form, index, shape)
     return _filled(frame, levels, reach, jump)
 
 
@@ -137,13 +135,18 @@ class _Frame:
 FAR = 2**20  # a reach beyond all others, so that the trace tells how often a block's reach holds it
 
 
+# What a stage is besides its convolution. A tuple is a key that hashes faster than a Stage.
+_AROUND = tuple(f.name for f in fields(Stage) if f.name != "conv")
+_around: Callable[[Stage], tuple[Any, ...]] = attrgetter(*_AROUND)
+
+
 @lru_cache(maxsize=65536)
-def _frame(
-    conv: tuple[str, int, int, bool], settings: tuple[object, ...], place: tuple[str, str, int, Shape]
-) -> _Frame:
-    block, blocks, width, several = conv
+def _frame(conv: tuple[int, bool], around: tuple[Any, ...], family: str, form: str, index: int, shape: Shape) -> _Frame:
+    """The frame of a stage, for all convolutions of (output channels, whether of several levels)."""
+    width, several = conv
     levels = tuple(Level(FAR + 1, own) for own in ((1, width - 1) if several else (width,)))
-    part = network.stage(*place[:1], Stage(block, blocks, Conv(levels), *settings), *place[1:])  # type: ignore[arg-type]
+    stage = Stage(conv=Conv(levels), **dict(zip(_AROUND, around, strict=True)))
+    part = network.stage(family, stage, form, index, shape)
     found = folded(part, 1)
     calls, positions, reaches, jump = Counter[int](), Counter[int](), [], 1
     for unit in part.units:

@@ -104,7 +104,7 @@ def check(arch: Architecture, problems: Problems) -> None:
         if own != right:
             problems.add(("stem", f.name), f"is {right} in every inception-resnet network, but got {own}")
     if arch.form != "post":
-        problems.add(("form",), f"must be post in an inception-resnet network, but got {arch.form}")
+        problems.add(("form",), f"must be post in an inception-resnet network, but got {arch.form!r}")
     if arch.dimensions != 2:
         problems.add(("input",), "an inception-resnet network is for images: channels×height×width")
     height, width = arch.input[-2:]

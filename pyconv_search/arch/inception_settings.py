@@ -8,8 +8,8 @@ from typing import Any
 from pyconv_search.arch import heads, inception
 from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv
-from pyconv_search.arch.spec import Architecture, Stage, pointwise
-from pyconv_search.fields import Fields, Problems, integers, shown
+from pyconv_search.arch.spec import FORMS, Architecture, Stage, pointwise
+from pyconv_search.fields import Fields, Problems, integers
 
 FAMILY = "inception-resnet"
 BLOCKS = ("inception", "bottleneck")
@@ -55,15 +55,13 @@ def read(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) -> A
     for key, reason in _NOT_HERE.items():
         if fields.take(key, None) is not None:
             fields.add(key, reason)
-    form = fields.text("form", "post")
+    form = fields.text("form", "post", FORMS)
     stages = _stages(fields)
     backbone = Backbone(inception.FINAL_WIDTH, inception.STRIDE)
     head = heads.read(fields.take("head", None), (*fields.path, "head"), problems, backbone)
     fields.close()
-    if form != "post":
-        fields.add("form", f"must be post in an inception-resnet network, but got {shown(form)}")
     problems.check()
-    return Architecture(inception.FIRST, stages, classes, input, FAMILY, head=head)
+    return Architecture(inception.FIRST, stages, classes, input, FAMILY, form, head)
 
 
 def _stages(fields: Fields) -> tuple[Stage, ...]:

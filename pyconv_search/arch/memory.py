@@ -2,8 +2,8 @@
 
 ``inference``: the most that live at one time when every tensor is freed after its last reader, rectifiers work in
 place and dropout does nothing. ``training``: what is kept for the backward pass when the forward pass ends. Left out
-are buffers inside an operator and the one or two numbers a channel of batch normalisation and dropout; a poly-scale
-convolution counts as one that reads its input.
+are buffers inside an operator (in inference also the positions of a max pooling) and the one or two numbers a channel
+of batch normalisation and dropout; a poly-scale convolution counts as one that reads its input.
 """
 
 from __future__ import annotations

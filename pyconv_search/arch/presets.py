@@ -14,7 +14,7 @@ from pyconv_search.arch.readers import read
 from pyconv_search.arch.resnet import IMAGENET_BLOCKS
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
-from pyconv_search.fields import suggestion
+from pyconv_search.fields import Problem, SpecError, suggestion
 
 Settings = dict[str, Any]
 
@@ -111,8 +111,18 @@ HEADS: dict[str, Settings] = {
 
 
 def preset(name: str) -> Architecture:
-    """The named network at its published input size. Raises UserError with the nearest known name."""
-    return read(settings_of(name))
+    """The named network at its published input size.
+
+    Raises:
+        UserError: with the nearest known name; SpecError if the head asks what the backbone does not have.
+    """
+    try:
+        return read(settings_of(name))
+    except SpecError as error:
+        backbone, _, head = name.partition("+")
+        asked = ", ".join(f"{key} {value}" for key, value in _found(head, _HEADS, "head").items() if key != "head")
+        why = f"{name}: {head} is published with {asked}, which {backbone} cannot have; a space may say otherwise"
+        raise SpecError([Problem((), why), *error.problems]) from None
 
 
 def is_preset(name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -181,3 +181,11 @@ def divisors(n: int) -> tuple[int, ...]:
     """All divisors of n, ascending."""
     low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return tuple(sorted({*low, *(n // d for d in low)}))
+
+
+def settled_conv(conv: Conv, inputs: set[int]) -> Conv:
+    """The convolution that ``inputs`` numbers of channels reach, without the axes of its depthwise levels."""
+    levels = tuple(
+        replace(level, axes="both") if inputs == {level.groups} and level.groups > 1 else level for level in conv.levels
+    )
+    return conv if levels == conv.levels else Conv(levels)

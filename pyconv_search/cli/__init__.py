@@ -36,7 +36,11 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, suc
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 Network = Annotated[
-    str, typer.Argument(metavar="FILE|NAME", help="A space of one network, or a network's name (see `networks`).")
+    str,
+    typer.Argument(
+        metavar="FILE|NAME",
+        help="A network's name (see `networks`), a space of one network, or a line of `space sample` as a .json file.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
@@ -87,7 +91,7 @@ def space_describe(file: File, seed: Seed = 0, as_json: AsJson = False) -> None:
     from pyconv_search.space.space import load_space
 
     space = load_space(file)
-    check(space)
+    check(space, may_be_empty=True)
     described = describe(space, seed)
     _print(text.description_dict(space, described) if as_json else text.description_text(space, described))
 
@@ -235,12 +239,25 @@ def _network(name: str) -> Architecture:
     from pyconv_search.arch.presets import is_preset, preset
     from pyconv_search.space.space import load_space
 
+    if name.endswith((".json", ".jsonl")):
+        return _written(Path(name))
     if is_preset(name) or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
         return preset(name)
     space = load_space(name)
     if space.size != 1:
         raise UserError(f"{name}: holds {space.size:,} assignments, not one; see `space describe` and `space sample`")
     return space.architecture(next(space.assignments()))
+
+
+def _written(file: Path) -> Architecture:
+    """The architecture in a file of JSON, such as a line of `space sample` or what `cost --json` prints."""
+    from pyconv_search.arch.canonical import from_dict
+
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: must hold one JSON object, such as a line of `space sample`: {error}") from None
+    return from_dict(values.get("architecture", values) if isinstance(values, dict) else values)
 
 
 def _finish(outcome: Outcome, report: Path) -> None:
@@ -279,7 +296,7 @@ def main() -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from pyconv_search.arch.cost import cost
-from pyconv_search.arch.presets import preset
+from pyconv_search.arch.presets import HEADS, PRESETS, preset
 from pyconv_search.arch.published.networks import VERDICTS, Counts, NetworkRow, Verdict, network_rows, verdict
 from pyconv_search.cli.columns import table
 from pyconv_search.report.drawing.anatomy import size_words
@@ -37,7 +37,12 @@ def _cost_of(name: str, size: tuple[int, ...] | None) -> Counts:
 
 def networks_dict(found: Judged) -> dict[str, Any]:
     """The table as plain values; numbers are texts in the printed digits."""
-    return {"networks": [_row_dict(row, said) for row, said in found], **_totals(found)}
+    return {
+        "networks": [_row_dict(row, said) for row, said in found],
+        **_totals(found),
+        "names": list(PRESETS),
+        "heads": list(HEADS),
+    }
 
 
 def _row_dict(row: NetworkRow, said: Verdict) -> dict[str, Any]:
@@ -76,7 +81,13 @@ def networks_text(found: Judged) -> str:
         text += ["", heading] if i == 0 or heading != headings[i - 1] else []
         text.append(line)
     below = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
-    return "\n".join([*text, "", *below, *([""] if below else []), _last(found)])
+    shown = {row.network for row, _ in found}
+    others = [name for name in PRESETS if name not in shown]
+    names = [
+        f"Other names: {', '.join(others)}.",
+        f"Heads, as in ps-resnet-50+fpn: {', '.join(HEADS)}.",
+    ]
+    return "\n".join([*text, "", *below, *([""] if below else []), *names, "", _last(found)])
 
 
 def _line(row: NetworkRow, said: Verdict, notes: list[str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor
     Takes ``state_dict`` out of what else was saved, and ``module.`` (of nn.DataParallel) off every name.
 
     Raises:
-        UserError: if the file cannot be read, or something in it is no tensor.
+        UserError: if the file cannot be read, or something in it is no tensor of weights.
     """
     named = isinstance(source, (str, Path))
     name = str(source) if named else "the checkpoint"
@@ -34,6 +34,9 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor
     for key, value in values.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(f"{name}: must hold tensors by name, but {shown(key)} is {kind_of(value)}")
+        if value.is_meta or not (value.is_floating_point() or key.endswith("num_batches_tracked")):
+            what = "holds no numbers" if value.is_meta else f"is of {value.dtype}"
+            raise UserError(f"{name}: must hold floating-point weights, but {shown(key)} {what}")
     wrapped = all(key.startswith("module.") for key in values)
     return {key.removeprefix("module.") if wrapped else key: v.detach().cpu() for key, v in values.items()}, name
 
@@ -48,5 +51,14 @@ def _read(file: Path) -> Any:
         raise UserError(
             f"{file}: cannot be read: no checkpoint of tensors alone; if you trust it, save its state_dict by itself"
         ) from None
-    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        SafetensorError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise UserError(f"{file}: cannot be read: {shown(' '.join(str(error).split()), 200)}") from None

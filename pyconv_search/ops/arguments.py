@@ -43,7 +43,9 @@ def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
 
 
 def checked_pattern(pattern: Sequence[int], axes: str) -> tuple[int, ...]:
-    """``pattern`` as a tuple; raises UserError if it is empty, holds less than 1, or ``axes`` is unknown."""
+    """``pattern`` as a tuple; raises UserError if it holds anything but dilations, or ``axes`` is unknown."""
+    if isinstance(pattern, (int, str)) or not all(type(dilation) is int for dilation in pattern):
+        raise UserError(f"pattern must hold integers, such as (1, 2, 1, 4), but got {pattern!r}")
     pattern = tuple(pattern)
     if not pattern:
         raise UserError("pattern must hold at least one dilation, but got none; a standard convolution has (1,)")

@@ -57,7 +57,7 @@ def seeds(n: int) -> str:
 
 def count(n: int, noun: str) -> str:
     """``1 trial``, ``2,000 trials``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
 def p_value(p: float | None) -> str:

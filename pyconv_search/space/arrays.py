@@ -146,7 +146,7 @@ class Costs:
         if BAD in states or codes in self._failed:  # learned since the row was chosen
             return
         try:
-            arch = self._space.architecture(decode(self._space, row), self._input, self._classes)
+            arch = self._space.resolved(decode(self._space, row), self._input, self._classes)
         except SpecError:
             self._failed.add(codes)
             if states.count(UNKNOWN) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ from pyconv_search.fields import Path, Problem, SpecError
 from pyconv_search.space.arrays import Costs
 from pyconv_search.space.choices import decode, encode, every
 from pyconv_search.space.masks import Ints, Mask, satisfied
+from pyconv_search.space.references import references
 from pyconv_search.space.sampling import Sample, draw, sample
 from pyconv_search.space.space import COSTS, Assignment, Space
 
@@ -65,7 +67,7 @@ def describe(space: Space, seed: int = 0) -> Description:
     built = choices[np.all([np.ones(len(choices), bool), *on_parameters], axis=0)]
     columns = costs(built)
     for row in built[~columns.valid][:1]:
-        space.architecture(decode(space, row))
+        space.resolved(decode(space, row))
     values = {name: getattr(columns, name) if name == "gmacs" else columns[name] for name in COSTS}
     on_costs = satisfied(space, built, values)
     accepted = np.all([columns.valid, *on_costs], axis=0)
@@ -114,15 +116,18 @@ def _share(held: Mask) -> float:
     return int(held.sum()) / max(len(held), 1)
 
 
-def check(space: Space, input: tuple[int, ...] | None = None, classes: int | None = None) -> None:
+def check(
+    space: Space, input: tuple[int, ...] | None = None, classes: int | None = None, may_be_empty: bool = False
+) -> None:
     """Build every network of a small space, and of a large one every value of every parameter and a seeded sample.
 
-    They are built for the space's own input and classes, unless a study's are given.
+    They are built for the space's own input and classes, unless a study's are given. A space of which no network
+    satisfies the constraints is a mistake, unless it ``may_be_empty``.
 
     Raises:
         DocumentError: with every number that does not fit, each once.
     """
-    found: dict[Path, dict[str, Problem]] = {}
+    found: dict[Path, dict[str, Problem]] = {problem.path: {"": problem} for problem in _unused(space)}
     accepted = 0
     try:
         exact = space.size <= EXACT
@@ -132,14 +137,25 @@ def check(space: Space, input: tuple[int, ...] | None = None, classes: int | Non
     for values in chosen:
         try:
             if not space.violated(values):
-                accepted += not space.violated(values, cost(space.architecture(values, input, classes)))
+                accepted += not space.violated(values, cost(space.resolved(values, input, classes)))
         except SpecError as error:
             for problem in error.problems:
                 found.setdefault(problem.path, {}).setdefault(problem.text.partition(" (with ")[0], problem)
-    if exact and not accepted and not found:
+    if exact and not accepted and not found and not may_be_empty:
         found[("constraints",)] = {"": _nothing(space, input, classes)}
     if found:
         raise space.document.error([_first(list(alike.values())) for alike in found.values()])
+
+
+def _unused(space: Space) -> Iterator[Problem]:
+    """The parameters that change nothing: not the network, no condition and no constraint."""
+    conditions = [parameter.when for parameter in space.parameters if parameter.when]
+    used = {name for _, name, _ in references(space.network)}
+    used |= {name for expression in (*conditions, *space.constraints) for name in expression.names}
+    for parameter in space.parameters:
+        if parameter.name not in used:
+            text = f"is used by nothing; write ${parameter.name} where the network has it, or leave it out"
+            yield Problem(("parameters", parameter.name), text)
 
 
 def _first(alike: list[Problem]) -> Problem:
@@ -150,7 +166,7 @@ def _first(alike: list[Problem]) -> Problem:
 def _nothing(space: Space, input: tuple[int, ...] | None, classes: int | None) -> Problem:
     """What is wrong with a space that holds no network: the network itself, or else its constraints."""
     try:
-        space.architecture(next(space.assignments()), input, classes)
+        space.resolved(next(space.assignments()), input, classes)
     except SpecError as error:
         return error.problems[0]
     return Problem(

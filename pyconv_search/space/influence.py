@@ -26,8 +26,8 @@ _LOCAL = (*CONV_KEYS, "blocks", "shortcut")  # keys of one stage that leave the 
 _STAGE = (*_LOCAL, "width", "out", "stride")
 _STEM = ("kernel", "width", "stride", "pool")
 _COMMON = (*CONV_KEYS, "shortcut")  # keys of the network that every stage reads, and no other part
-_NETWORK = (*_COMMON, "family", "input", "classes", "depth", "blocks", "block", "width", "expansion")
-_FIXED = ("preset", "form", "se", "non_local", "time_stride", "head")
+_NETWORK = (*_COMMON, "depth", "blocks", "block", "width", "expansion")
+_FIXED = ("family", "input", "classes", "preset", "form", "se", "non_local", "time_stride", "head")
 
 
 @dataclass(frozen=True)

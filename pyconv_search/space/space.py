@@ -22,6 +22,7 @@ from pyconv_search.fields import (
     Problems,
     SpecError,
     integers,
+    kind_of,
     shown,
     suggestion,
 )
@@ -89,8 +90,18 @@ class Space:
         """The network of an assignment, for the space's own input and classes unless others are given.
 
         Raises:
-            DocumentError: with the place in the space's file of every number that does not fit.
+            SpecError: if a parameter is missing, unknown, inactive or has a value that is not in the space;
+                DocumentError with the place in the space's file of every number that does not fit.
         """
+        problems = Problems()
+        settled = self.complete(values, (), problems)
+        problems.check()
+        return self.resolved(settled, input, classes)
+
+    def resolved(
+        self, values: Assignment, input: tuple[int, ...] | None = None, classes: int | None = None
+    ) -> Architecture:
+        """The same for an assignment that is known to be one, several times as fast."""
         problems = Problems()
         settings = filled(self.network, values, ("network",), problems)
         settings = {key: value for key, value in settings.items() if value is not None and key != "preset"}
@@ -98,9 +109,23 @@ class Space:
         replaced = {"depth", "blocks"} if {"depth", "blocks"} & settings.keys() else set()
         base = {key: value for key, value in self.base.items() if key not in replaced}
         try:
-            return read({**base, **settings}, input or self.input, classes or self.classes)
+            arch = read({**base, **settings}, input or self.input, classes or self.classes)
+            self._check_stages(arch, settings)
+            return arch
         except SpecError as error:
             raise self.document.error([self._told(problem, values) for problem in error.problems]) from None
+
+    @functools.cached_property
+    def _base_stages(self) -> int:
+        return len(read(self.base).stages)
+
+    def _check_stages(self, arch: Architecture, settings: Mapping[str, Any]) -> None:
+        """A preset keeps its number of stages, unless the space counts them or their blocks."""
+        if not self.base or {"blocks", "num_stages"} & settings.keys() or len(arch.stages) == self._base_stages:
+            return
+        key = "stages" if "stages" in settings else "depth"
+        text = f"makes {len(arch.stages)} stages of the preset's {self._base_stages}; if meant, give blocks"
+        raise SpecError([Problem((key,), text)])
 
     def _told(self, problem: Problem, values: Assignment) -> Problem:
         where = f" (with {assignment_text(values)})" if values else ""
@@ -126,7 +151,7 @@ class Space:
         """The network and its cost, or None where a constraint does not hold."""
         if self.violated(values):
             return None
-        arch = self.architecture(values, input, classes)
+        arch = self.resolved(values, input, classes)
         found = cost(arch)
         return None if self.violated(values, found) else (arch, found)
 
@@ -222,8 +247,14 @@ def space_of(doc: Document) -> Space:
     name, about = fields.text("space"), fields.text("about", "")
     parameters = _parameters(fields.section("parameters", None))
     network = fields.section("network")
+    for key in ("preset", "family", "input", "classes"):
+        if isinstance(value := network.take(key, None), str) and value.startswith("$"):
+            network.add(key, f"is one for the whole space and takes no parameter, but got {value!r}")
+            network.drop(key)
     base = _base(network)
-    network.text("family", "resnet", tuple(READERS))
+    family = network.text("family", "resnet", tuple(READERS))
+    if base and "family" in network and family != base.get("family", "resnet"):
+        network.add("family", f"comes with the preset, which is no {family}; leave it out")
     size = integers(network.take("input", base.get("input", IMAGE)), ("network", "input"), problems)
     if len(size) not in (3, 4):
         problems.add(
@@ -242,8 +273,11 @@ def space_of(doc: Document) -> Space:
 
 def _base(network: Fields) -> Mapping[str, Any]:
     """The settings of the network's ``preset``, which its own keys replace one by one."""
-    name = network.text("preset", None)
+    name = network.take("preset", None)
     if name is None:
+        return {}
+    if not isinstance(name, str):
+        network.add("preset", f"must be the name of a network, but got {kind_of(name)}")
         return {}
     try:
         return settings_of(name)
@@ -259,7 +293,7 @@ def _parameters(fields: Fields) -> tuple[Parameter, ...]:
         if not _NAME.match(name) or name in RESERVED:
             fields.add(
                 name,
-                f"is not a usable name: a letter, then letters, digits or _; reserved: {', '.join(RESERVED)}",
+                f"is not a usable name: a letter (a–z), then letters, digits or _; reserved: {', '.join(RESERVED)}",
             )
         about, condition = own.text("about", ""), own.take("when", None)
         domain = read_domain(own)

@@ -75,7 +75,7 @@ def _broken(study: Study, values: Assignment) -> list[Expression]:
     early = study.space.violated(values)
     if early:
         return early
-    arch = study.space.architecture(values, study.data.info.input, study.data.info.classes)
+    arch = study.space.resolved(values, study.data.info.input, study.data.info.classes)
     return study.space.violated(values, cost(arch))
 
 

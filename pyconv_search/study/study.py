@@ -241,6 +241,8 @@ def _rows(fields: Fields, space: Space | None) -> tuple[tuple[str, Assignment], 
     for i, row in enumerate(listed):
         own = Fields(row, (*path, i), fields.problems)
         label = own.text("name", "")
+        if label and any(label == other for other, _ in rows):
+            own.add("name", f"{label!r} is the name of two rows; a row is known by its name")
         given = {key: own.take(key) for key in own.names() if key != "name"}
         if space is None:
             continue

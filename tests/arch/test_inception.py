@@ -156,7 +156,7 @@ FIRST, SECOND, THIRD = PUBLISHED.stages
         ({"stem": Stem(3, 64, 2)}, "stem.width: is 32 in every inception-resnet network, but got 64"),
         ({"stem": Stem(3, 32, 2, "max")}, "stem.pool: is none in every inception-resnet network, but got max"),
         ({"stages": (FIRST, SECOND)}, "stages: an inception-resnet network has 3, but got 2"),
-        ({"form": "ires"}, "form: must be post in an inception-resnet network, but got ires"),
+        ({"form": "ires"}, "form: must be post in an inception-resnet network, but got 'ires'"),
         (
             {"stages": (replace(FIRST, stride=2), SECOND, THIRD)},
             "stages[0].stride: must be 1: the transition before it reduces, but got 2",

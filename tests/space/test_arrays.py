@@ -127,7 +127,7 @@ NASTY: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         True,
     ),
     "a preset's own depth where none is chosen": (
-        {"a": {"choice": [1, 2]}, "d": {"choice": [20, 26], "when": "a == 2"}, "g": {"choice": [1, 2]}},
+        {"a": {"choice": [1, 2]}, "d": {"choice": [18, 34], "when": "a == 2"}, "g": {"choice": [1, 2]}},
         {"preset": "resnet-18", "depth": "$d", "block": None, "width": 8, "groups": "$g", "input": [3, 64, 64]},
         True,
     ),

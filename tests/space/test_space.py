@@ -16,7 +16,7 @@ import pytest
 from pyconv_search.arch.canonical import canonical_json, from_dict, to_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Problems
+from pyconv_search.fields import Problems, SpecError
 from pyconv_search.space.describe import check, describe
 from pyconv_search.space.document import parse
 from pyconv_search.space.sampling import draw, sample
@@ -255,7 +255,7 @@ def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None
         ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width] or, for video, time second, "
                                                            "but got [3, 16]"),
         ("space: t\nnetwork: {depth: 18}\nparameters: {sum: {choice: [1]}}", "f.yaml:3:19 parameters.sum: is not a usable "
-         "name: a letter, then letters, digits or _; reserved: params, macs, gmacs, activations, receptive_field, len, "
+         "name: a letter (a–z), then letters, digits or _; reserved: params, macs, gmacs, activations, receptive_field, len, "
          "sum, min, max, abs, name"),
         ("space: t\nnetwork: {depth: 18, blocks: [2, 2, 2, 2]}", "f.yaml:2:18 network.depth: give either depth or blocks "
          "(the number of blocks in each stage), one of the two"),
@@ -347,3 +347,60 @@ def test_what_new_users_write(text: str, words: str) -> None:
 def test_blocks_take_the_place_of_a_preset_s_depth() -> None:
     space = space_of(parse("space: t\nnetwork: {preset: resnet-50, blocks: [1, 2, 1, 1], block: bottleneck}", "t.yaml"))
     assert [stage.blocks for stage in space.architecture({}).stages] == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"levels": [2, 1]}, "pattern: is missing; legal: [1], [1, 2]"),
+        (
+            {"levels": [2, 1], "pattern": [1], "levle": 1},
+            "levle: is not a parameter of the space; did you mean levels?",
+        ),
+        ({"levels": [3, 1], "pattern": [1]}, "levels: [3, 1] is not in the space; legal: [1, 1], [2, 1]"),
+    ],
+)
+def test_an_assignment_of_a_caller_is_checked(make_space: Make, values: dict[str, object], message: str) -> None:
+    parameters = "levels: {choice: [[1, 1], [2, 1]]}\npattern: {choice: [[1], [1, 2]]}"
+    space = make_space(parameters, "levels: [1, 1, $levels[0]]\npattern: $pattern".replace("$levels[0]", "1"))
+    with pytest.raises(SpecError) as caught:
+        space.architecture(values)
+    assert str(caught.value).startswith(message)
+    assert space.architecture({"levels": [2, 1], "pattern": [1]}) == space.resolved({"levels": [2, 1], "pattern": [1]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "space: t\nnetwork: {preset: resnet-50, stages: [{levels: 2}]}",
+            "f.yaml:2:38 network.stages: makes 1 stages of the preset's 4; if meant, give blocks",
+        ),
+        (
+            "space: t\nnetwork: {preset: resnet-50, depth: 56}",
+            "f.yaml:2:37 network.depth: makes 3 stages of the preset's 4; if meant, give blocks",
+        ),
+        (
+            "space: t\nparameters: {a: {choice: [1, 2]}}\nnetwork: {depth: 18}",
+            "f.yaml:2:17 parameters.a: is used by nothing; write $a where the network has it, or leave it out",
+        ),
+        (
+            "space: t\nparameters: {a: {choice: [5, 2]}}\nnetwork: {depth: 18, classes: $a}",
+            "f.yaml:3:31 network.classes: is one for the whole space and takes no parameter, but got '$a'",
+        ),
+        ("space: t\nnetwork: {preset: 50}", "f.yaml:2:19 network.preset: must be the name of a network, but got an integer (50)"),
+    ],
+)  # fmt: skip
+def test_what_would_change_nothing_or_too_much_is_told(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        check(space_of(parse(text, "f.yaml")))
+    assert str(caught.value).splitlines() == [message]
+
+
+def test_a_space_that_nothing_satisfies_can_be_described(make_space: Make) -> None:
+    space = make_space("width: {choice: [16, 32]}", "width: $width", "params < 1")
+    described = describe(space)
+    assert (described.networks, described.accepted, described.acceptance) == (0, 0.0, (("params < 1", 0.0),))
+    with pytest.raises(SpecError, match="no assignment satisfies all of them"):
+        check(space)
+    check(space, may_be_empty=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import StageKeys, conv
-from pyconv_search.arch.spec import Conv, Level, pointwise
+from pyconv_search.arch.spec import Conv, Level, pointwise, settled_conv
 from pyconv_search.arch.trace import Shape, Tensor, Trace
 from pyconv_search.fields import Fields, Path, Problems, integers, suggestion
 
@@ -44,6 +44,11 @@ class SegmentationHead:
     local_pyramid: Conv | None = None
     global_pyramid: Conv | None = None
     auxiliary: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("local_pyramid", "global_pyramid"):
+            if isinstance(pyramid := getattr(self, name), Conv) and self.branch is not None:
+                object.__setattr__(self, name, settled_conv(pyramid, {self.branch}))
 
     def taps(self, stages: int) -> tuple[int, ...]:
         return (stages - 2, stages - 1) if self.auxiliary else (stages - 1,)

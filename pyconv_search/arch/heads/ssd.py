@@ -14,7 +14,7 @@ from typing import Any
 
 from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import StageKeys, conv
-from pyconv_search.arch.spec import Conv
+from pyconv_search.arch.spec import Conv, settled_conv
 from pyconv_search.arch.trace import Shape, Tensor, Trace, each, window
 from pyconv_search.fields import Fields, Path, Problems, integer, integers, nearest
 
@@ -43,6 +43,11 @@ class SSD:
     strides: tuple[int, ...]
     boxes: tuple[int, ...]
     kind: str = "ssd"
+
+    def __post_init__(self) -> None:
+        if len(self.inner) == len(self.convs):
+            settled = (settled_conv(own, {n}) for own, n in zip(self.convs, self.inner, strict=True))
+            object.__setattr__(self, "convs", tuple(settled))
 
     def taps(self, stages: int) -> tuple[int, ...]:
         return (stages - 1,)

@@ -22,9 +22,9 @@ UNIT = "BN, ReLU"
 def head_facts(arch: Architecture) -> tuple[str, ...]:
     """What it puts out, what it is, which stages it reads."""
     head, found = arch.head, results(arch)
-    classes = count(arch.classes, "class").replace("classs", "classes")
+    classes = count(arch.classes, "class")
     if isinstance(head, SSD):
-        puts_out = f"{count(found[0][0], 'box').replace('boxs', 'boxes')}, {classes}"
+        puts_out = f"{count(found[0][0], 'box')}, {classes}"
     elif isinstance(head, FPN):
         puts_out = f"{count(len(found), 'map')} of {count(head.width, 'channel')}"
     elif isinstance(head, SegmentationHead):

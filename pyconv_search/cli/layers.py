@@ -15,6 +15,7 @@ from pyconv_search.report.drawing.anatomy import (
     is_inception,
     kernel_text,
     se_words,
+    shortcut_text,
     size_words,
     step_words,
     stride_words,
@@ -80,8 +81,9 @@ def _stem(arch: Architecture) -> tuple[str, Told]:
 
 
 def _stage(arch: Architecture, index: int) -> tuple[str, Told]:
-    """``3 × bottleneck, stride 2, shortcut max+conv``, and whatever else the stage sets; its levels, top first."""
-    stage, below = arch.stages[index], list[str | tuple[Level, int]]()
+    """``3 × bottleneck, stride 2, shortcut 1×1 conv``, and whatever else the stage has; its levels, top first."""
+    stage, in_width = list(arch.walk())[index]
+    below: Told = []
     if arch.family == "inception-resnet":
         below += [f"transition: {'; '.join(branches_words(TRANSITIONS[index]))}"]
     words = f"{stage.blocks} × {stage.block}"
@@ -89,14 +91,12 @@ def _stage(arch: Architecture, index: int) -> tuple[str, Told]:
         below += [f"block: {'; '.join(branches_words(BRANCHES[stage.block]))}; concatenated, 1×1 to {stage.out}"]
     else:
         stride = stride_words(stage.stride, stage.time_stride, arch.dimensions)
-        words += "" if arch.family == "inception-resnet" else f", {stride}, shortcut {stage.shortcut}"
+        words += "" if arch.family == "inception-resnet" else f", {stride}, shortcut {shortcut_text(stage, in_width)}"
         below += _of(stage.conv, stage.conv.width)
     return ", ".join([words, *_more(stage)]), below
 
 
 def _more(stage: Stage) -> Iterator[str]:
-    if stage.keeps_pool and stage.shortcut == "max+conv":
-        yield "its pooling kept"
     if stage.se:
         yield se_words(stage.se)
     if stage.non_local:

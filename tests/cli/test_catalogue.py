@@ -70,7 +70,7 @@ def test_a_network_is_drawn_to_scale() -> None:
     text = network_text("pyconvresnet-50", arch, cost(arch))
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("stage1"))
-    assert "3 × bottleneck, stride 2, shortcut max+conv" in lines[first]
+    assert "3 × bottleneck, stride 2, shortcut max pool, 1×1 conv" in lines[first]
     expected = [("9×9", 9, 16, 16, 4, 1), ("7×7", 7, 16, 8, 8, 2), ("5×5", 5, 16, 4, 16, 4), ("3×3", 3, 16, 1, 64, 16)]
     for line, (size, side, width, groups, depth, bar) in zip(lines[first + 1 :], expected, strict=False):
         words = line.split()
@@ -92,8 +92,8 @@ def test_patterns_and_time_are_told() -> None:
     [
         ("preact-resnet-50", ["pre-activation", "final    2048×7×7      BN, ReLU"], 4),
         ("iresnet-50", ["improved residual blocks"], 4),
-        ("nl-resnet-50", ["stride 1, shortcut conv, then non-local"], 4),
-        ("ps-se-resnet-50", ["shortcut conv, SE, r = 16, biased", "dilations {1,2,1,4}, axes both"], 4),
+        ("nl-resnet-50", ["stride 1, shortcut 1×1 conv, then non-local"], 4),
+        ("ps-se-resnet-50", ["shortcut 1×1 conv, SE, r = 16, biased", "dilations {1,2,1,4}, axes both"], 4),
         ("drn-a-50", ["dilation 2\n", "dilation 4\n"], 4),
         ("pyconvresnet3d-50", ["stride 2×2×2", "  7×9×9  █████████  ", "  3×3×3     ███     512"], 10),
         ("resnet3d-50", ["5×7×7 convolution, stride 1×2×2, then 1×3×3 max pooling"], 4),
@@ -107,7 +107,7 @@ def test_patterns_and_time_are_told() -> None:
         ("resnet-50+ppm-os16", ["averages to 1×1, 2×2, 3×3, 6×6, each 1×1 to 512"], 4),
         (
             "pyconvresnet-50+pyconvph",
-            ["its pooling kept", "local: 1×1 to 512", "averages to 9×9", "on stage 3: 3×3"],
+            ["stride 1, shortcut max pool, 1×1 conv", "local: 1×1 to 512", "averages to 9×9", "on stage 3: 3×3"],
             18,
         ),
         ("pyconvresnet-50+pyconvssd", ["38×38 features: 4 boxes", "stride 2 to 512×19×19: 6 boxes", "8732 boxes"], 20),

@@ -80,6 +80,21 @@ def test_cost_draws_and_tells_the_memory(command: Callable[..., Said], tmp_path:
     assert command("cost", "resnet-50", "--draw", tmp_path / "network.png")[0] == 1
 
 
+def test_a_network_in_a_json_file(command: Callable[..., Said], tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    file.write_text(command("space", "sample", "spaces/pyconv_levels.yaml")[1])
+    sampled = json.loads(file.read_text())["arch_id"]
+    described = json.loads(command("cost", file, "--json")[1])
+    assert described["arch_id"] == sampled
+    file.write_text(json.dumps(described))
+    assert sampled[:16] in command("networks", file)[1]
+    file.write_text('{"stem": 1}')
+    status, _, told = command("cost", file)
+    assert (status, told.splitlines()[0]) == (1, "stem: must be a mapping, but got an integer (1)")
+    file.write_text("stem: 1")
+    assert "must hold one JSON object" in command("cost", file)[2]
+
+
 def test_version(command: Callable[..., Said]) -> None:
     assert command("--version") == (0, f"pyconv-search {pyconv_search.__version__}\n", "")
 

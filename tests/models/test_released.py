@@ -261,9 +261,10 @@ def test_files_and_wrappings(tmp_path):
 def test_files_that_hold_no_checkpoint(tmp_path):
     model = ours({**TWO, **POOL})
     (tmp_path / "text").write_text("no weights")
+    (tmp_path / "word").write_text("hello")
     (tmp_path / "text.safetensors").write_text("no weights")
     torch.save({"fc.weight": torch.zeros(1), "args": object.__new__(Parallel)}, tmp_path / "more")
-    for name in ("text", "text.safetensors", "missing", "missing.safetensors"):
+    for name in ("text", "word", "text.safetensors", "missing", "missing.safetensors"):
         assert assert_refused(model, tmp_path / name).startswith(f"{tmp_path / name}: cannot be read: ")
     assert assert_refused(model, tmp_path / "more").endswith("if you trust it, save its state_dict by itself")
     for source, found in {"{}": {}, "'epoch' is an integer (3)": {"epoch": 3}}.items():
@@ -321,3 +322,10 @@ def test_layers_that_the_released_code_does_not_have(reason):
     message = assert_refused(ours(UNLIKE[reason]), released(poly(), outs=WIDE).state_dict())
     assert "conv2 is like no poly-scale" in message or "conv1 is like no poly-scale" in message
     assert reason in message
+
+
+@pytest.mark.parametrize(("change", "told"), [("to", "holds no numbers"), ("int", "is of torch.int32")])
+def test_tensors_that_are_no_weights(change, told):
+    model = ours({**TWO, **POOL})
+    weight = torch.zeros(2)
+    assert told in assert_refused(model, {"fc.weight": weight.to("meta") if change == "to" else weight.int()})

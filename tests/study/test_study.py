@@ -167,3 +167,10 @@ def test_a_study_trains_classifiers(write_study: Write, head: str, trained: bool
         return
     with pytest.raises(UserError, match="a study trains classifiers, but the networks of 's' have the head"):
         load_study(study)
+
+
+def test_two_rows_of_one_name_are_told(write_study: Write) -> None:
+    space = "space: s\nparameters: {levels: {choice: [1, 2]}}\nnetwork: {depth: 20, levels: $levels}"
+    rows = [{"name": "one", "levels": 1}, {"name": "one", "levels": 2}]
+    with pytest.raises(UserError, match=r"search.rows\[1\].name: 'one' is the name of two rows"):
+        load_study(write_study(space_text=space, search={"rows": rows}))

@@ -138,8 +138,9 @@ def settings_of(name: str) -> Settings:
     if not plus:
         return found
     asked = _found(head, _HEADS, "head")
-    video = len(found.get("input", ())) == 4  # keeps its input, so that the head tells that it is for images
-    return {**found, **asked, "input": found["input"] if video else asked["input"]}
+    if len(found.get("input", ())) == 4:
+        raise UserError(f"{name}: the head {head} is for images, but {backbone} is for video; leave the head out")
+    return {**found, **asked}
 
 
 def _plain(name: str) -> str:

@@ -40,6 +40,9 @@ def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) ->
     block, blocks = _blocks(fields)
     stages = _stages(fields, stem, block, blocks, video)
     stages = stages[: fields.integer("num_stages", len(stages), high=len(stages))]
+    if video and "output_stride" in fields:
+        fields.add("output_stride", "is for images, since it dilates; for video leave it out")
+        fields.drop("output_stride")
     stages = with_output_stride(stem, stages, fields)
     stride = stem.stride * (2 if stem.pool == "max" else 1) * math.prod(stage.stride for stage in stages)
     backbone = Backbone(stages[-1].out, stride)

@@ -17,7 +17,7 @@ def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) ->
     4.2). The max pooling in the shortcut of a stage that lost its stride to dilation stays, with stride 1: PyConv's
     printed operations count it.
     """
-    wanted, dilate = fields.integer("output_stride", None), fields.flag("dilate", True)
+    wanted, dilate = fields.integer("output_stride", None, low=None), fields.flag("dilate", True)
     if wanted is None:
         return stages
     stem_stride = stem.stride * (2 if stem.pool == "max" else 1)

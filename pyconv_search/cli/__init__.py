@@ -72,15 +72,15 @@ def _options(
 @space_app.command("check")
 def space_check(file: File, as_json: AsJson = False) -> None:
     """Validate a space; every mistake with file:line:column, the key, the value and what would be right."""
+    from pyconv_search.report.words import count
     from pyconv_search.space.describe import check
     from pyconv_search.space.space import load_space
 
     space = load_space(file)
     check(space)
     said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
-    _print(
-        said if as_json else f"{file}: ok: {space.name}, {len(space.parameters)} parameters, {space.size:,} assignments"
-    )
+    sizes = f"{count(len(space.parameters), 'parameter')}, {count(space.size, 'assignment')}"
+    _print(said if as_json else f"{file}: ok: {space.name}, {sizes}")
 
 
 @space_app.command("describe")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pyconv_search.arch.spec import Architecture
@@ -34,16 +34,22 @@ def networks(d: Digest) -> list[Network]:
     MOST_DRAWN at most, each architecture once. A network is drawn only where the folder's space makes the very one that
     was trained again, as its id tells; none for a folder that does not hold its space.
     """
-    space = _space(d.store)
+    made = architectures(d.store)
     found: list[Network] = []
-    for candidate in _first_to_last(d) if space else ():
-        arch = _architecture(d.store, space, candidate) if space else None
+    for candidate in _first_to_last(d):
+        arch = made(candidate)
         if arch is not None:
             anchor = f"network-{candidate.arch_id[:16]}"
             found.append(Network(anchor, candidate, _role(d, candidate), draw(arch, clipped(candidate.name, SPELLED))))
         if len(found) == MOST_DRAWN:
             break
     return found
+
+
+def architectures(store: Store) -> Callable[[Candidate], Architecture | None]:
+    """What makes a candidate's network again; it gives None where the folder does not hold what that takes."""
+    space = _space(store)
+    return lambda candidate: None if space is None else _architecture(store, space, candidate)
 
 
 def _first_to_last(d: Digest) -> Iterator[Candidate]:

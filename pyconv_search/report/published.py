@@ -1,7 +1,8 @@
 """The printed results that a study refers to beside its own, and in words what keeps the two from being compared.
 
 A difference is formed only where data set, input size and network are alike. The recipe need not be: what differs in it
-is told. Operations are compared under one convention or not at all; a run counts multiply-adds (``macs``).
+is told. Operations are compared under one convention or not at all: a run's rows count multiply-adds (``macs``), and
+those of another convention are counted on the network, where the run's folder lets it be made again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from pyconv_search.arch.cost import cost
 from pyconv_search.arch.published.networks import MACS, NetworkRow, as_printed
 from pyconv_search.arch.published.results import Metric, Result, ResultTable, result_tables
 from pyconv_search.report.digest import ACCURACY, Candidate, Digest, candidate_of
+from pyconv_search.report.networks import architectures
 from pyconv_search.report.recipes import differences
 from pyconv_search.report.sections import Cell, Line, Table
 from pyconv_search.report.stats import Summary, summarize
@@ -22,6 +25,7 @@ from pyconv_search.study import datasets
 from pyconv_search.study.published import Published, from_dict
 
 Pairs = list[tuple[Result, Candidate | None]]
+Operations = dict[str, int]  # by arch_id, under the table's convention
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,10 @@ def section(d: Digest) -> Section | None:
         return Section(published.reference)
     pairs = _pairs(d, published, table)
     refusals = tuple(_refusals(d, table))
-    caveats = tuple(_caveats(d, table, pairs))
-    errors, costs = _errors(d, table, pairs, not refusals), _costs(table, pairs, not refusals)
+    operations = _operations(d, table, pairs)
+    caveats = tuple(_caveats(d, table, pairs, operations))
+    errors = _errors(d, table, pairs, operations, not refusals)
+    costs = _costs(table, pairs, operations, not refusals)
     return Section(published.reference, table.source, refusals, caveats, errors, costs)
 
 
@@ -64,6 +70,16 @@ def _pairs(d: Digest, published: Published, table: ResultTable) -> Pairs:
     for result in table.rows:
         found += [(result, c) for c in standing.get(result.row, ())] or [(result, None)]
     return found
+
+
+def _operations(d: Digest, table: ResultTable, pairs: Pairs) -> Operations:
+    """Those of every network whose operations under the table's convention are known."""
+    found = {c.arch_id: c for _, c in pairs if c is not None}
+    if table.convention == MACS:
+        return {arch_id: c.first.macs for arch_id, c in found.items()}
+    made = architectures(d.store)
+    networks = ((arch_id, made(c)) for arch_id, c in found.items())
+    return {arch_id: cost(arch).thop for arch_id, arch in networks if arch is not None}
 
 
 def _named(d: Digest) -> list[tuple[str, Candidate | None]]:
@@ -86,7 +102,7 @@ def _refusals(d: Digest, table: ResultTable) -> Iterator[str]:
         yield f"Other measures: {listed([m.title for m in table.metrics])} are not measured here."
 
 
-def _caveats(d: Digest, table: ResultTable, pairs: Pairs) -> Iterator[str]:
+def _caveats(d: Digest, table: ResultTable, pairs: Pairs, operations: Operations) -> Iterator[str]:
     """What differs besides, and what the table does not tell."""
     differing = differences(table.rows[0].recipe, d.store.study["recipe"])
     yield f"Recipe: {'; '.join(differing)}." if differing else "Recipe: as published, as far as the paper states it."
@@ -94,10 +110,10 @@ def _caveats(d: Digest, table: ResultTable, pairs: Pairs) -> Iterator[str]:
     held_out = _held_out(d)
     if held_out:
         yield f"Training images: {held_out:,} are held out here to select by."
-    if table.convention != MACS and any(table.counts(result) for result in table.rows):
+    if table.convention != MACS and not operations and any(table.counts(result) for result in table.rows):
         yield (
             f"Operations: the paper’s GFLOPs follow {table.convention}, which counts more than multiply-adds; "
-            "this run counts multiply-adds alone, so the two are not set beside each other."
+            "this run’s folder tells multiply-adds alone, so the two are not set beside each other."
         )
     if not any(table.counts(result) for result, c in pairs if c is not None):
         yield "Networks: the paper prints no cost of these rows, so nothing shows whether the networks are the same."
@@ -114,7 +130,7 @@ def _held_out(d: Digest) -> int:
     return data.get("validation") or (info.validation if info else 0)
 
 
-def _errors(d: Digest, table: ResultTable, pairs: Pairs, alike: bool) -> Table:
+def _errors(d: Digest, table: ResultTable, pairs: Pairs, operations: Operations, alike: bool) -> Table:
     """Printed and measured errors; ``alike`` says whether there are differences at all."""
     head = ["Printed row", "In this study"]
     for metric in table.metrics:
@@ -124,7 +140,7 @@ def _errors(d: Digest, table: ResultTable, pairs: Pairs, alike: bool) -> Table:
     lines = []
     for result, c in pairs:
         counts = table.counts(result)
-        other = alike and c is not None and counts is not None and not _same(counts, c)
+        other = alike and c is not None and counts is not None and not _same(counts, c, operations)
         cells = [Cell(result.row), Cell(c.name if c else NONE)]
         for metric in table.metrics:
             cells += _metric(metric, result, c, alike, other)
@@ -158,20 +174,22 @@ def _remarks(d: Digest, table: ResultTable, result: Result, c: Candidate | None,
         yield result.note
 
 
-def _costs(table: ResultTable, pairs: Pairs, alike: bool) -> Table | None:
-    """Printed costs and those of this study's networks, operations only where both count multiply-adds."""
+def _costs(table: ResultTable, pairs: Pairs, operations: Operations, alike: bool) -> Table | None:
+    """Printed costs and those of this study's networks, operations only under the paper's convention."""
     if not any(table.counts(result) for result in table.rows):
         return None
     head = ["Printed row", "In this study", "Printed params (M)", "Params here (M)"]
     head.append(f"Printed GFLOPs ({table.convention})")
-    head += [f"GFLOPs here ({MACS})"] if table.convention == MACS else []
+    head += [f"GFLOPs here ({table.convention})"] if operations else []
     head += ["Counts"] if alike else []
-    lines = tuple(Line(tuple(_cost(table, result, c, alike))) for result, c in pairs)
+    lines = tuple(Line(tuple(_cost(table, result, c, operations, alike))) for result, c in pairs)
     return Table("published-costs", "Costs of the same rows", tuple(head), lines)
 
 
-def _cost(table: ResultTable, result: Result, c: Candidate | None, alike: bool) -> Iterator[Cell]:
-    counts, operations = table.counts(result), table.convention == MACS
+def _cost(
+    table: ResultTable, result: Result, c: Candidate | None, operations: Operations, alike: bool
+) -> Iterator[Cell]:
+    counts, counted = table.counts(result), operations.get(c.arch_id) if c else None
     params, gflops = (counts.params, counts.gflops) if counts else (None, None)
     yield Cell(result.row)
     yield Cell(c.name if c else NONE)
@@ -179,17 +197,18 @@ def _cost(table: ResultTable, result: Result, c: Candidate | None, alike: bool) 
     yield _number(as_printed(c.first.params, 6, params) if c else None)
     yield _number(gflops)
     if operations:
-        yield _number(as_printed(c.first.macs, 9, gflops) if c else None)
+        yield _number(None if counted is None else as_printed(counted, 9, gflops))
     if alike:
-        what = "params and GFLOPs" if operations else "params"
+        what = "params" if counted is None else "params and GFLOPs"
         equal = f"{what} equal in every printed digit"
-        yield Cell(NONE if not (counts and c) else equal if _same(counts, c) else "not equal")
+        yield Cell(NONE if not (counts and c) else equal if _same(counts, c, operations) else "not equal")
 
 
-def _same(counts: NetworkRow, c: Candidate) -> bool:
-    """Whether parameters, and operations where they follow one convention, round to what is printed."""
+def _same(counts: NetworkRow, c: Candidate, operations: Operations) -> bool:
+    """Whether parameters, and operations where they are known, round to what is printed."""
+    counted = operations.get(c.arch_id)
     params = as_printed(c.first.params, 6, counts.params) == counts.params
-    return params and (counts.convention != MACS or as_printed(c.first.macs, 9, counts.gflops) == counts.gflops)
+    return params and (counted is None or as_printed(counted, 9, counts.gflops) == counts.gflops)
 
 
 def _measured(c: Candidate, key: str) -> Summary | None:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from pyconv_search.arch.cost import cost
 from pyconv_search.report.digest import digest
 from pyconv_search.report.page import render
 from pyconv_search.report.published import section
 from pyconv_search.results.store import read
+from pyconv_search.space.document import parse
+from pyconv_search.space.space import space_of
 
 NAMES = ["(1,1,1,1) baseline", "two levels", "(3,3,2,1)", "(4,3,2,1)", "mine"]
 PARAMS = [25_557_032, 24_909_000, 25_000_000, 24_850_000, 1]
@@ -167,3 +170,27 @@ def test_nothing_measured_yet(examples: Any, tmp_path: Any) -> None:
     assert len(found.errors.lines) == 8
     assert {line.cells[-1].text for line in found.errors.lines} == {"not in this study"}
     assert "Published results" in render(d.store)
+
+
+TABLE_2 = "space: s\nparameters: {levels: {choice: [[1, 1, 1, 1], [2, 2, 2, 1], [4, 3, 2, 1]]}}\nnetwork: {depth: 50, levels: $levels}"
+
+
+def test_operations_are_counted_on_the_network_where_the_folder_makes_it_again(examples: Any, tmp_path: Any) -> None:
+    space = space_of(parse(TABLE_2))
+    rows, listed = [], []
+    for i, (name, levels) in enumerate(zip(NAMES, space.by_name["levels"].domain.values, strict=False)):
+        arch = space.architecture({"levels": levels})
+        closed = cost(arch)
+        own = {"parameters": {"levels": levels}, "arch_id": arch.arch_id, "params": closed.params, "macs": closed.macs}
+        rows.append(examples.row(i, 0, name=name, **own))
+        listed.append({"name": name, "levels": levels})
+    search = {"search": {"kind": "rows", "rows": listed}, "source": {"space": TABLE_2}, "classes": 1000}
+    published = {
+        "published": {"table": "pyconv/table2", "rows": {"two levels": "(2, 2, 2, 1)", NAMES[2]: "(4, 3, 2, 1)"}}
+    }
+    found = section(digest(read(examples.write(tmp_path / "run", rows, **(search | ALIKE | published)))))
+    costs = by_row(found.costs)
+    assert not any("Operations" in text for text in found.caveats)
+    assert [costs[name]["GFLOPs here (thop-2019)"] for name in list(costs)[:2]] == ["4.14", "3.91"]
+    assert costs["(4, 3, 2, 1)"]["GFLOPs here (thop-2019)"] == "3.84"
+    assert costs["(4, 3, 2, 1)"]["Counts"] == "params and GFLOPs equal in every printed digit"

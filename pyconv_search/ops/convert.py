@@ -28,8 +28,8 @@ def convert(
         model: any network; it may itself be a convolution, whose name is the empty text.
         pattern, axes: as in :class:`PSConv2d`.
         where: says of each ``nn.Conv2d`` that is no PSConv2d yet, by name and module, whether to turn it. Without it
-            those are turned whose kernel is square, odd and larger than 1×1, undilated, and zero-padded by half. The
-            paper's networks keep their 7×7 stem: ``where=lambda name, conv: conv.kernel_size == (3, 3)``.
+            the 3×3 convolutions are turned that are undilated and zero-padded by one, as in the paper, whose networks
+            keep their 7×7 stem.
 
     Raises:
         UserError: if the pattern or axes are out of their range, or ``where`` picks a convolution that cannot become
@@ -54,8 +54,7 @@ def convert(
 
 
 def _by_default(conv: nn.Conv2d) -> bool:
-    height, width = conv.kernel_size
-    return height == width > 1 and _obstacle(conv) is None
+    return tuple(conv.kernel_size) == (3, 3) and _obstacle(conv) is None
 
 
 def _obstacle(conv: nn.Conv2d) -> str | None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
+from pyconv_search.models import build
 from pyconv_search.ops import PSConv2d
 from pyconv_search.ops.convert import convert
 
@@ -35,7 +37,8 @@ def test_what_is_turned_and_what_it_computes(reference):
     model[3].weight.requires_grad_(False)
     before, inputs = copy.deepcopy(model), {}
     names = ["0", "2.0", "3", "4"]
-    assert convert(model, (1, 2, 4), "input") == names
+    assert convert(model, (1, 2, 4), "input") == names[1:]
+    assert convert(model, (1, 2, 4), "input", lambda name, conv: conv.kernel_size == (7, 7)) == names[:1]
     assert model[10].pattern == (1, 3)
     assert {name for name, m in model.named_modules() if type(m) is PSConv2d} == {*names, "10"}
     for name in names:
@@ -116,3 +119,13 @@ def test_what_cannot_be_turned_is_named_and_nothing_changes(picked):
 def test_a_wrong_pattern_is_refused_even_where_nothing_is_picked():
     with pytest.raises(UserError, match="pattern must hold dilations of 1 or more"):
         convert(nn.Linear(1, 1), (0, 1))
+
+
+def test_a_resnet_becomes_the_poly_scale_network_of_the_paper():
+    settings = {"blocks": [1, 2], "block": "bottleneck", "stem": {"width": 16}}
+    standard = build(resnet(settings, (3, 64, 64), 5)).eval()
+    poly = build(resnet({**settings, "pattern": [1, 2, 1, 4]}, (3, 64, 64), 5)).eval()
+    poly.load_state_dict(standard.state_dict())
+    assert convert(standard) == ["stages.0.0.conv2", "stages.1.0.conv2", "stages.1.1.conv2"]
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(standard(x), poly(x))

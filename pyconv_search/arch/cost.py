@@ -18,6 +18,8 @@ from pyconv_search.arch import fold, network
 from pyconv_search.arch.fold import COUNTS, LevelCost, Part
 from pyconv_search.arch.memory import whole
 from pyconv_search.arch.spec import Architecture
+from pyconv_search.errors import UserError
+from pyconv_search.fields import kind_of
 
 __all__ = ["COUNTS", "Cost", "LevelCost", "Part", "cost"]
 
@@ -60,7 +62,9 @@ class Cost:
 
 
 def cost(arch: Architecture) -> Cost:
-    """The cost of ``arch`` for one image of its input size."""
+    """The cost of ``arch`` for one image of its input size. Raises UserError if it is no Architecture."""
+    if not isinstance(arch, Architecture):
+        raise UserError(f"must be an Architecture, as preset(name) gives it, but got {kind_of(arch)}")
     body = [fold.stem(arch.family, arch.stem, arch.form, arch.input)]
     for i, stage in enumerate(arch.stages):
         before = body[-1]

@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.arch.cost import Cost, cost
-from pyconv_search.arch.presets import settings_of
+from pyconv_search.arch.presets import HEADS, settings_of
 from pyconv_search.arch.readers import CLASSES, IMAGE, READERS, read
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
@@ -260,7 +260,7 @@ def space_of(doc: Document) -> Space:
         problems.add(
             ("network", "input"), f"must be [channels, height, width] or, for video, time second, but got {list(size)}"
         )
-    classes = network.integer("classes", base.get("classes", CLASSES), low=2)
+    classes = network.integer("classes", base.get("classes", _published_classes(network, base)), low=2)
     constraints = _constraints(fields, parameters)
     fields.close()
     settings = doc.value.get("network", {}) if isinstance(doc.value, dict) else {}
@@ -269,6 +269,13 @@ def space_of(doc: Document) -> Space:
     if problems.found:
         raise doc.error(problems.found)
     return Space(name, about, parameters, settings, constraints, size, classes, doc, base)
+
+
+def _published_classes(network: Fields, base: Mapping[str, Any]) -> int:
+    """Those with which the papers print the head, such as ADE20K's 150; ImageNet's for classifiers."""
+    head = network.take("head", base.get("head"))
+    kind = head.get("kind") if isinstance(head, Mapping) else head
+    return HEADS.get(str(kind), {}).get("classes", CLASSES)
 
 
 def _base(network: Fields) -> Mapping[str, Any]:

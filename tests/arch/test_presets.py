@@ -47,3 +47,8 @@ def test_unknown_names(name, message):
     with pytest.raises(UserError) as caught:
         preset(name)
     assert str(caught.value).startswith(message)
+
+
+def test_a_name_is_no_architecture():
+    with pytest.raises(UserError, match=r"must be an Architecture, as preset\(name\) gives it, but got a text"):
+        cost("resnet-50")

@@ -404,3 +404,14 @@ def test_a_space_that_nothing_satisfies_can_be_described(make_space: Make) -> No
     with pytest.raises(SpecError, match="no assignment satisfies all of them"):
         check(space)
     check(space, may_be_empty=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "classes"),
+    [("ssd", 81), ("{kind: aspp}", 150), ("fpn", 1000), ("classifier", 1000), ("ssd, classes: 21", 21)],
+)
+def test_a_head_brings_its_published_number_of_classes(head: str, classes: int) -> None:
+    space = space_of(
+        parse(f"space: t\nnetwork: {{preset: ps-resnet-50, input: [3, 320, 320], output_stride: 8, head: {head}}}")
+    )
+    assert space.architecture({}).classes == classes

@@ -173,3 +173,11 @@ def test_dilation_matrix_refuses(arguments, message):
 def test_an_unknown_family_is_told():
     with pytest.raises(SpecError, match=r"family: must be one of resnet.*, but got 'resnets'; did you mean resnet\?"):
         dataclasses.replace(preset("resnet-18"), family="resnets")
+
+
+def test_output_strides_that_cannot_be():
+    legal = "output_stride: must be one of 4, 8, 16, 32 for these strides, but got "
+    assert mistakes(output_stride=-1) == [f"{legal}-1; nearest: 4"]
+    assert mistakes(output_stride=12) == [f"{legal}12; nearest: 8, 16"]
+    for_video = ["output_stride: is for images, since it dilates; for video leave it out"]
+    assert mistakes((3, 16, 224, 224), output_stride=8) == for_video

@@ -171,3 +171,44 @@ def test_the_usual_head_has_one_spelling():
     named = from_dict(to_dict(plain) | {"head": {"kind": "classifier"}})
     assert named == plain
     assert named.arch_id == plain.arch_id
+
+
+def test_a_pooled_shortcut_that_never_pools_is_a_plain_one():
+    """Both are one network, so they are one value; where dilation takes the place of a stride, the pooling stays."""
+    settings = {"blocks": [1, 2], "block": "bottleneck", "stem": {"pool": "none"}}
+    size = (3, 64, 64)
+    plain, pooled = (
+        resnet({**settings, "stages": [{"stride": 1, "shortcut": shortcut}, {}]}, size, 5)
+        for shortcut in ("conv", "max+conv")
+    )
+    assert pooled == plain
+    assert pooled.arch_id == plain.arch_id
+    assert resnet({**settings, "shortcut": "max+conv"}, size, 5) != resnet(settings, size, 5)
+    dilated = {**settings, "output_stride": 4}
+    assert resnet({**dilated, "shortcut": "max+conv"}, size, 5).stages[1].keeps_pool
+    assert resnet({**dilated, "shortcut": "max+conv"}, size, 5) != resnet(dilated, size, 5)
+
+
+@pytest.mark.parametrize("head", ["pyconvph", "pyconvssd"])
+def test_axes_of_depthwise_levels_in_a_head_are_no_difference(head):
+    """In a depthwise convolution the pattern runs over the groups, whatever the axes."""
+    keys = {"levels": 1, "groups": 128, "pattern": [1, 2]}
+    own = (
+        {"branch": 128, "local_pyramid": keys}
+        if head == "pyconvph"
+        else {"convs": [{"width": 128, "inner": 128, **keys}]}
+    )
+
+    def network(axes):
+        inner = {**own["local_pyramid"], "axes": axes} if head == "pyconvph" else [{**own["convs"][0], "axes": axes}]
+        key = "local_pyramid" if head == "pyconvph" else "convs"
+        return resnet({"depth": 50, "head": {"kind": head, **own, key: inner}}, (3, 320, 320), 5)
+
+    assert network("input").arch_id == network("both").arch_id
+
+
+def test_matched_groups_keep_the_cost_of_a_level_in_two_and_three_dimensions():
+    """Equation 1: a kernel of (5/3)² or (5/3)³ times the taps has about so many groups: 2.8 → 2, 4.6 → 4."""
+    settings = {"blocks": [1], "block": "bottleneck", "kernels": 5, "groups": "matched", "stem": {"pool": "none"}}
+    image, video = (resnet(settings, size, 5) for size in ((3, 32, 32), (3, 8, 32, 32)))
+    assert [arch.stages[0].conv.levels[0].groups for arch in (image, video)] == [2, 4]

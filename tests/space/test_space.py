@@ -388,6 +388,10 @@ def test_an_assignment_of_a_caller_is_checked(make_space: Make, values: dict[str
             "space: t\nparameters: {a: {choice: [5, 2]}}\nnetwork: {depth: 18, classes: $a}",
             "f.yaml:3:31 network.classes: is one for the whole space and takes no parameter, but got '$a'",
         ),
+        (
+            "space: t\nnetwork: {preset: resnet-50, family: inception-resnet}",
+            "f.yaml:2:38 network.family: comes with the preset, which is no inception-resnet; leave it out",
+        ),
         ("space: t\nnetwork: {preset: 50}", "f.yaml:2:19 network.preset: must be the name of a network, but got an integer (50)"),
     ],
 )  # fmt: skip

@@ -28,7 +28,7 @@ COUNTS = ("params", "macs", "thop", "executed", "activations")
 
 @dataclass(frozen=True, slots=True)
 class LevelCost:
-    """What one level of a part's pyramids costs, over all its blocks."""
+    """What one level of a part's pyramids costs, over all of them."""
 
     params: int
     macs: int
@@ -38,7 +38,7 @@ class LevelCost:
 class Part:
     """The cost of one named part. ``size`` is its output, ``reach`` what it adds to the receptive field, in pixels.
 
-    ``levels`` are those of the widest pyramid, bottom first; empty in parts without a convolution of several levels.
+    ``levels`` sums over the part's pyramids, bottom first; empty in parts without a convolution of several levels.
     """
 
     name: str

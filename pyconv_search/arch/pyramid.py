@@ -8,6 +8,7 @@ from typing import Any
 
 from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.spec import Conv, Level, divisors
+from pyconv_search.arch.trace import each
 from pyconv_search.fields import Fields, Path, Problems, integer, kind_of, nearest, shown, suggestion
 
 CONV_KEYS = ("levels", "kernels", "groups", "split", "pattern", "axes")
@@ -97,7 +98,8 @@ def _level(own: Fields, lists: _Lists, j: int, width: int, in_widths: set[int]) 
 
     side = 3 + 2 * j
     size = kernel(*pick("kernel", "kernels", [max(3, side - 2), side, side] if lists.keys.video else side), problems)
-    groups = _groups(*pick("groups", "groups", "pyramid"), problems, (j, width, size, in_widths))
+    sides = each(size, 3 if lists.keys.video else 2)
+    groups = _groups(*pick("groups", "groups", "pyramid"), problems, (j, width, sides, in_widths))
     pattern = _pattern(*pick("pattern", "pattern", (1,)), problems)
     axes, axes_path = pick("axes", "axes", "both")
     if axes not in AXES:
@@ -134,18 +136,18 @@ def _pattern(value: Any, path: Path, problems: Problems) -> tuple[int, ...]:
     return tuple(integer(d, (*path, i), problems, 1, 64) for i, d in enumerate(value)) or (1,)
 
 
-def _groups(value: Any, path: Path, problems: Problems, level: tuple[int, int, int | tuple[int, ...], set[int]]) -> int:
+def _groups(value: Any, path: Path, problems: Problems, level: tuple[int, int, tuple[int, ...], set[int]]) -> int:
     """The groups of one level: a number that must divide, or a named rule that takes the nearest divisor.
 
     ``pyramid`` is what the PyConv networks use (1, 4, 8, 16, 16, … from the bottom up, Table 1); ``matched`` keeps the
-    cost of every level equal to the bottom one's (equation 1: K_j² / K_1², here with K_1 = 3).
+    cost of every level equal to the bottom one's (equation 1: K_j² / K_1², with time K_j³ / K_1³, here with K_1 = 3).
     """
-    j, width, size, in_widths = level
+    j, width, sides, in_widths = level
     legal = divisors(math.gcd(width, *in_widths))
     if value == "pyramid":
         target: float = min(4 * 2 ** (j - 1), 16) if j else 1
     elif value == "matched":
-        target = math.prod(side / 3 for side in (size if isinstance(size, tuple) else (size, size)))
+        target = math.prod(side / 3 for side in sides)
     elif isinstance(value, str):
         problems.add(
             path, f"must be an integer or one of {', '.join(GROUPS)}, but got {shown(value)}{suggestion(value, GROUPS)}"

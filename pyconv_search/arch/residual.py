@@ -25,7 +25,7 @@ def check(arch: Architecture, problems: Problems) -> None:
 
 def stride(arch: Architecture) -> int:
     """That of the stem, its pooling and all stages."""
-    return arch.stem.stride * (2 if arch.stem.pool == "max" else 1) * math.prod(stage.stride for stage in arch.stages)
+    return arch.stem.reduces * math.prod(stage.stride for stage in arch.stages)
 
 
 def stem(t: Trace, x: Tensor, stem: Stem, form: str) -> Tensor:

@@ -81,6 +81,11 @@ class Stem:
     pool: str = "none"
     time_stride: int = 1
 
+    @property
+    def reduces(self) -> int:
+        """How many input pixels one pixel behind the stem stands for, along one side."""
+        return self.stride * (2 if self.pool == "max" else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class SqueezeExcite:

@@ -20,8 +20,7 @@ def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) ->
     wanted, dilate = fields.integer("output_stride", None, low=None), fields.flag("dilate", True)
     if wanted is None:
         return stages
-    stem_stride = stem.stride * (2 if stem.pool == "max" else 1)
-    legal = list(itertools.accumulate((stage.stride for stage in stages), lambda a, b: a * b, initial=stem_stride))
+    legal = list(itertools.accumulate((stage.stride for stage in stages), lambda a, b: a * b, initial=stem.reduces))
     if wanted not in legal:
         has = ", ".join(map(str, sorted(set(legal))))
         fields.add(
@@ -29,7 +28,7 @@ def with_output_stride(stem: Stem, stages: tuple[Stage, ...], fields: Fields) ->
             f"must be one of {has} for these strides, but got {wanted}; nearest: {nearest(wanted, legal)}",
         )
         return stages
-    made, reached, dilation = [], stem_stride, 1
+    made, reached, dilation = [], stem.reduces, 1
     for stage in stages:
         if dilation == 1 and reached * stage.stride <= wanted:
             reached *= stage.stride

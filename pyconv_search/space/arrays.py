@@ -1,7 +1,7 @@
-"""What many networks of a space cost, as columns of integers: a million of them in a second on one core.
+"""What many networks of a space cost, as columns of integers: millions of them in a second on one core, once learned.
 
 Every cost is a sum over the parts of a network (stem, stage1, …, head), and a part depends on few of the parameters
-(:mod:`pyconv_search.space.influence`). So the ordinary path, ``Space.architecture`` and ``cost``, is taken for one row
+(:mod:`pyconv_search.space.influence`). So the ordinary path, ``Space.resolved`` and ``cost``, is taken for one row
 of every combination of a part's parameters, and the rest is looking up and adding. Every network that takes the
 ordinary path is held against what is already known of its parts, too.
 """

@@ -158,4 +158,5 @@ def form_words(arch: Architecture) -> str:
 
 
 def size_words(size: Sequence[int]) -> str:
+    """``256×56×56``."""
     return "×".join(map(str, size))

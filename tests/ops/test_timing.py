@@ -107,6 +107,8 @@ def test_the_wall_clock_times_the_call_alone():
 class FakeEvent:
     """What is recorded of a CUDA event; a stream is a list of what was put on it, each lasting 3 ms."""
 
+    waits = 0
+
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
         self.at: int | None = None
@@ -117,6 +119,7 @@ class FakeEvent:
 
     def synchronize(self) -> None:
         self.waited = True
+        FakeEvent.waits += 1
 
     def elapsed_time(self, other: FakeEvent) -> float:
         assert other.waited, "an event that has not happened has no time"
@@ -125,11 +128,13 @@ class FakeEvent:
 
 def test_cuda_is_timed_by_events_around_the_action_on_the_current_stream(monkeypatch: pytest.MonkeyPatch):
     streams = {torch.device("cuda:0"): [], torch.device("cuda:1"): ["earlier"]}
+    monkeypatch.setattr(FakeEvent, "waits", 0)
     monkeypatch.setattr(timing.torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(timing.torch.cuda, "current_stream", lambda device: streams[device])
     second = torch.device("cuda:1")
     read = clock_of(second)(lambda: streams[second].extend(["kernel", "kernel"]))
     streams[second].append("later")
+    assert FakeEvent.waits == 0, "the device works on while nobody asks for the time"
     assert read() == pytest.approx(0.006)
     assert clock_of(torch.device("cpu")) is wall_clock
 

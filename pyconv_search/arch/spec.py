@@ -27,13 +27,14 @@ FORMS = ("post", "pre", "ires")
 class Level:
     """One level of a pyramidal convolution: a grouped convolution whose dilations follow a cyclic pattern.
 
-    ``kernel`` is one number for all sides, or (time, height, width). ``width`` counts output channels. ``pattern`` and
-    ``axes`` are those of :func:`pyconv_search.arch.dilation.dilation_matrix`; a standard convolution has pattern (1,).
+    ``kernel`` is one number for all sides, or one a side: (height, width) or (time, height, width). ``width`` counts
+    output channels. ``pattern`` and ``axes`` are those of :func:`pyconv_search.arch.dilation.dilation_matrix`; a
+    standard convolution has pattern (1,).
     The pattern is kept in its shortest form ((1, 2, 1, 2) is (1, 2)), and where it has no effect (1×1 kernels) or no
     direction (a single dilation) it is kept as (1,) or with axes ``both``; (3, 3, 3) is kept as 3.
     """
 
-    kernel: int | tuple[int, int, int]
+    kernel: int | tuple[int, ...]
     width: int
     groups: int = 1
     pattern: tuple[int, ...] = (1,)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.spec import divisors
 from pyconv_search.errors import UserError
@@ -54,3 +57,24 @@ def checked_pattern(pattern: Sequence[int], axes: str) -> tuple[int, ...]:
     if axes not in AXES:
         raise UserError(f"axes must be one of {', '.join(AXES)}, but got {axes!r}{suggestion(axes, AXES)}")
     return pattern
+
+
+def check_input(x: Tensor, channels: int, weight: Tensor) -> None:
+    """Raise UserError unless ``x`` has these channels, and the device and type of the weight.
+
+    Under autocast the types may differ, since both are cast.
+    """
+    if x.dim() not in (3, 4) or x.shape[-3] != channels:
+        raise UserError(
+            f"input must have {channels} channels, as {channels}×H×W or N×{channels}×H×W, "
+            f"but got a tensor of shape {tuple(x.shape)}"
+        )
+    if x.device != weight.device:
+        raise UserError(f"input must be on {weight.device}, where the weight is, but got one on {x.device}")
+    if x.dtype != weight.dtype and not autocast(x.device.type):
+        raise UserError(f"input must be of {weight.dtype}, as the weight is, but got {x.dtype}")
+
+
+def autocast(device: str) -> bool:
+    """Whether PyTorch casts what is computed on this type of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

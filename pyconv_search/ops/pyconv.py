@@ -11,11 +11,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
 
 from pyconv_search.arch.spec import shortest_period
 from pyconv_search.errors import UserError
-from pyconv_search.ops.arguments import Size, check_channels, checked_pattern, odd_pair, pair
+from pyconv_search.ops.arguments import Size, check_channels, check_input, checked_pattern, odd_pair, pair
+from pyconv_search.ops.convolve import convolve
+from pyconv_search.ops.planning import LevelTuple, Signature
 from pyconv_search.ops.psconv import PSConv2d
+
+# Hooks of all modules, such as those of an operator counter that counts by module.
+_global_hooks = (
+    nn_module._global_forward_hooks,
+    nn_module._global_forward_pre_hooks,
+    nn_module._global_backward_hooks,
+    nn_module._global_backward_pre_hooks,
+)
 
 
 class PyConv2d(nn.Module):
@@ -75,13 +86,51 @@ class PyConv2d(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"
 
+    @property
+    def signature(self) -> Signature | None:
+        """What it computes; None if a level has become something else or is watched by a hook, and has to be called."""
+        levels = []
+        for module in self.levels:
+            level = None if any(_global_hooks) else _level(module, self.stride)
+            if level is None:
+                return None
+            levels.append(level)
+        return self.in_channels, tuple(levels), self.stride, False, False
+
     def forward(self, input: Tensor) -> Tensor:
-        if input.dim() not in (3, 4) or input.shape[-3] != self.in_channels:
-            raise UserError(
-                f"input must have {self.in_channels} channels, as {self.in_channels}×H×W or N×{self.in_channels}×H×W, "
-                f"but got a tensor of shape {tuple(input.shape)}"
-            )
-        return torch.cat([level(input) for level in self.levels], -3)
+        check_input(input, self.in_channels, self._weights()[0])
+        signature = self.signature
+        if signature is None:
+            return torch.cat([level(input) for level in self.levels], -3)
+        out = convolve(input if input.dim() == 4 else input.unsqueeze(0), self._weights(), signature)
+        if self.levels[0].bias is not None:
+            biases = [level.bias for level in self._convs() if level.bias is not None]
+            out = out + torch.cat(biases).to(out.dtype).view(-1, 1, 1)
+        return out if input.dim() == 4 else out.squeeze(0)
+
+    def _convs(self) -> list[nn.Conv2d]:
+        return list(self.levels)  # type: ignore[arg-type]
+
+    def _weights(self) -> list[Tensor]:
+        return [level.weight for level in self._convs()]
+
+
+def _level(module: nn.Module, stride: tuple[int, int]) -> LevelTuple | None:
+    """The level that a module computes; None if only the module itself knows."""
+    if type(module) not in (nn.Conv2d, PSConv2d) or "forward" in module.__dict__ or any(_hooks(module)):
+        return None
+    assert isinstance(module, nn.Conv2d)
+    kernel, dilation = (module.kernel_size[0], module.kernel_size[1]), module.dilation[0]
+    if isinstance(module, PSConv2d):
+        return kernel, module.out_channels, module.groups, module.cycle, module.axes
+    half = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
+    usual = (module.padding, module.padding_mode) == (half, "zeros") and module.dilation == (dilation, dilation)
+    usual = usual and module.stride == stride
+    return (kernel, module.out_channels, module.groups, (dilation,), "both") if usual else None
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
 
 
 def same_conv2d(

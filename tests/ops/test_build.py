@@ -13,6 +13,7 @@ from pyconv_search.arch.trace import Trace
 from pyconv_search.errors import UserError
 from pyconv_search.ops import PSConv2d, PyConv2d, build_conv
 from pyconv_search.ops.build import OPERATORS, operator_of
+from pyconv_search.ops.planning import executed_as
 
 EXAMPLES = {
     "standard": [
@@ -45,12 +46,12 @@ def test_module_and_cost_rule_agree(name, conv, module, stride):
     assert operator_of(conv) == name
     built, x = build_conv(conv, 16, stride), torch.randn(1, 16, 9, 9)
     assert type(built) is module
-    with FlopCounterMode(display=False) as counter:
+    with executed_as("plain"), FlopCounterMode(display=False) as counter:
         out = built(x)
     assert out.shape == (1, conv.width, (9 - 1) // stride + 1, (9 - 1) // stride + 1)
     closed = cost(Architecture(Stem(1, 16, 1), (Stage("basic", 1, conv, 16, stride),), 1, (1, 9, 9)))
     second = build_conv(conv, 16, 1)
-    with FlopCounterMode(display=False) as after:
+    with executed_as("plain"), FlopCounterMode(display=False) as after:
         second(out)
     shortcut = 16 * 16 if stride != 1 else 0
     weights = sum(p.numel() for m in (built, second) for p in m.parameters())

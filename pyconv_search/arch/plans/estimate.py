@@ -1,0 +1,55 @@
+"""How long the pieces of a plan take, estimated: what PyTorch does to grouped convolutions, in multiply-adds.
+
+The unit is a multiply-add of a wide convolution. The constants are fitted to measurements on a CPU with AVX512 (oneDNN
+3, fp32 and bf16): convolutions work on blocks of 16 output channels of a group, those of the gradient of the input on
+blocks of 16 input channels; in the contiguous format both are padded, and groups of fewer than 4 filters (8 for the
+gradient of the weight) fall back to matrix products of unfolded images. Depthwise convolutions have kernels of their
+own, but a slow one for the gradient of the weight. A number that is read or written takes as long as 9 multiply-adds.
+Where nothing else is known, tensor cores are taken to be alike, since they too work on blocks of 16 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyconv_search.arch.plans.operation import Operation
+from pyconv_search.arch.plans.pieces import Piece
+
+BLOCK = 16
+UNFOLDED = 45.0
+DEPTHWISE = {"output": 4.5, "input": 3.5, "weight": 40.0}
+NUMBER = 9.0
+
+
+def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, channels_last: bool, half: bool) -> float:
+    """The multiply-adds of a wide convolution that take as long as these pieces, for one output pixel.
+
+    ``direction`` is ``output``, or ``input`` or ``weight`` for their gradients; ``half`` says that the numbers have 16
+    bits.
+    """
+    everything = tuple(range(operation.in_channels))
+    pixels = operation.stride[0] * operation.stride[1]
+    time = 0.0
+    for piece in pieces:
+        gathered = 3 if piece.source != everything else 1
+        time += _computed(piece, direction, channels_last, half)
+        time += NUMBER * (2 * len(piece.target) + gathered * len(piece.source) * pixels)
+    return time
+
+
+def _computed(piece: Piece, direction: str, channels_last: bool, half: bool) -> float:
+    taps, inputs, filters = piece.kernel[0] * piece.kernel[1], piece.fan_in, len(piece.target) // piece.groups
+    if inputs == filters == 1:
+        return DEPTHWISE[direction] * (1 + half) * piece.groups * taps
+    if not channels_last and piece.groups > 1 and filters < (8 if direction == "weight" else 4):
+        return UNFOLDED * len(piece.source) * taps
+    if direction == "input" or not channels_last:
+        inputs = _blocks(inputs)
+    if direction != "input" or not channels_last:
+        filters = _blocks(filters)
+    return float(piece.groups * taps * inputs * filters)
+
+
+def _blocks(channels: int) -> int:
+    """Channels in whole blocks."""
+    return -(-channels // BLOCK) * BLOCK

@@ -1,0 +1,28 @@
+"""What the modules of this package call: an operation, by the plans chosen for its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pyconv_search.ops.arguments import autocast
+from pyconv_search.ops.execute import execute, layout
+from pyconv_search.ops.planning import Signature, programs
+
+
+def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tensor:
+    """The operation of ``signature`` on N×C×H×W with one weight a level, without bias.
+
+    Arguments are treated as PyTorch's convolutions do: under autocast they are cast first, once for all that a plan
+    does with them, and if one has its channels last, so has the output.
+    """
+    device = x.device.type
+    if autocast(device) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return convolve(x.to(dtype), [weight.to(dtype) for weight in weights], signature)
+    if layout(x) != torch.channels_last and any(layout(weight) == torch.channels_last for weight in weights):
+        x = x.contiguous(memory_format=torch.channels_last)
+    return execute(x, weights, programs(signature, x))

@@ -1,0 +1,168 @@
+"""An operation executed by programs: one for the output, one for each gradient.
+
+The output is differentiable to any order. Outside of compilers and function transforms one autograd node holds it all,
+so that nothing is kept but input and weights, sums are made in place, and each gradient may have a program of its own.
+Elsewhere, and for the gradient of a gradient, the program of the output is composed of differentiable operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from pyconv_search.ops.packing import pack, unpack
+from pyconv_search.ops.program import Program, Step
+from pyconv_search.ops.sums import fold, joined, take, write
+
+# A CPU takes images in portions of which the input has this many bytes, so that what a step puts out is still in the
+# cache when it is added.
+PORTION = 8 * 2**20
+
+
+class Programs(NamedTuple):
+    """What computes the output, the gradient of the input, and that of the weights."""
+
+    output: Program
+    input: Program
+    weight: Program
+
+
+def execute(x: Tensor, weights: Sequence[Tensor], programs: Programs) -> Tensor:
+    """The operation of ``programs`` on N×C×H×W, without bias."""
+    if _composed():
+        return compose(x, weights, programs.output)
+    return _Executed.apply(programs, x, *weights)
+
+
+def _composed() -> bool:
+    """Whether something looks at the single operations, or transforms them."""
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    return torch.compiler.is_compiling() or transformed
+
+
+def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
+    """The output by a program, from differentiable operations that change nothing in place."""
+    return joined(_outputs(x, pack(weights, program), program), program.output)
+
+
+def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tensor]:
+    """What every step puts out. Channels that several steps take in the same order are taken once."""
+    sources: dict[tuple[int, ...], Tensor] = {}
+    found = []
+    for step, weight in zip(program.steps, packed, strict=True):
+        piece = step.piece
+        if piece.source not in sources:
+            sources[piece.source] = take(x, step.source)
+        stride, source = program.operation.stride, sources[piece.source]
+        out = F.conv2d(source, weight, None, stride, step.padding, piece.dilation, piece.groups)
+        found.append(fold(out, step.target.times))
+    return found
+
+
+class _Executed(torch.autograd.Function):
+    """One node for the whole operation."""
+
+    @staticmethod
+    def forward(ctx: Any, programs: Programs, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.programs = programs
+        ctx.save_for_backward(x, *weights)
+        return output(x, weights, programs.output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        programs, wanted = ctx.programs, ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return None, *_differentiable(grads[0], x, weights, programs.output, wanted)
+        grad = grads[0].contiguous(memory_format=layout(x))
+        input = input_gradient(grad, x, weights, programs.input) if wanted[0] else None
+        if any(wanted[1:]):
+            return None, input, *weight_gradients(grad, x, weights, programs.weight)
+        return None, input, *[None for _ in weights]
+
+
+def _differentiable(
+    grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients as functions of all that they are computed from."""
+    inputs = [each for each, needed in zip([x, *weights], wanted, strict=True) if needed]
+    found = iter(torch.autograd.grad(compose(x, weights, program), inputs, grad, create_graph=True))
+    return [next(found) if needed else None for needed in wanted]
+
+
+def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
+    """The output by a program, N×C'×H'×W'; sums are made in place."""
+    packed, sums = pack(weights, program), program.output
+    whole: Tensor | None = None
+    for part in portions(x):
+        found = _outputs(x[part], packed, program)
+        if part == slice(0, len(x)) and not sums.runs and not sums.orders:
+            return found[0]
+        if whole is None:
+            shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
+            whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+        write(whole[part], found, sums)
+    assert whole is not None
+    return whole
+
+
+def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
+    """The gradient of the input, N×C×H×W, from that of the output."""
+    packed = pack(weights, program)
+    whole = torch.empty_like(x, memory_format=layout(x))
+    for part in portions(x):
+        found = []
+        for step, weight in zip(program.steps, packed, strict=True):
+            shape = (len(x[part]), len(step.piece.source), *x.shape[2:])
+            like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+            found.append(_backward(take(grad[part], step.target), like, weight, step, program, of_input=True))
+        if part == slice(0, len(x)) and not program.input.runs and not program.input.orders:
+            return found[0]
+        write(whole[part], found, program.input)
+    return whole
+
+
+def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> list[Tensor]:
+    """The gradients of the levels' weights from that of the output."""
+    found: list[Tensor] = []
+    for part in portions(x):
+        sources: dict[tuple[int, ...], Tensor] = {}
+        for i, step in enumerate(program.steps):
+            piece = step.piece
+            if piece.source not in sources:
+                sources[piece.source] = take(x[part], step.source)
+            like = x.new_empty(len(piece.target), piece.fan_in, *piece.kernel)
+            asked = take(grad[part], step.target)
+            own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
+            if part.start == 0:
+                found.append(own)
+            else:
+                found[i].add_(own)
+    return unpack(found, weights, program)
+
+
+def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Program, of_input: bool) -> Tensor:
+    """The gradient of the input or of the weight of one step, of which the other is read."""
+    piece, stride = step.piece, program.operation.stride
+    dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
+    found = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, step.padding, dilation, False, (0, 0), piece.groups, wanted
+    )
+    return found[0] if of_input else found[1]
+
+
+def portions(x: Tensor) -> Iterator[slice]:
+    """Images in portions that fit the cache."""
+    size = x[:1].numel() * x.element_size()
+    each = max(1, PORTION // max(1, size)) if x.device.type == "cpu" else len(x)
+    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), max(1, each)))
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """The memory format of images or of a weight."""
+    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format

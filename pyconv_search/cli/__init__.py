@@ -17,6 +17,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
 
 if TYPE_CHECKING:
+    from pyconv_search.arch.plans.choice import Setting
     from pyconv_search.arch.spec import Architecture
     from pyconv_search.search.runner import Outcome
 
@@ -47,11 +48,23 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
 
 
 class Dtype(enum.StrEnum):
-    """Types of numbers whose memory ``cost`` tells."""
+    """Types of numbers."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Device(enum.StrEnum):
+    """Where convolutions are executed."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last/--contiguous", help="How images lie in memory, as PyTorch calls it.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -118,18 +131,31 @@ def space_sample(
 def cost(
     network: Network,
     draw: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the network into this file.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once, for the memory.")] = 1,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers, for the memory.")] = Dtype.float32,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory and bytes.")] = 1,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
+    device: Annotated[Device, typer.Option(help="Where the plans are executed.")] = Device.cpu,
+    channels_last: ChannelsLast = True,
+    instructions: Annotated[
+        str | None, typer.Option(help="Vector instructions of a CPU, such as AVX512; default: this machine's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, multiply-adds, activations, memory and receptive field of a network, whole and by part."""
+    """What a network costs, whole and by part: parameters, multiply-adds, activations, memory, receptive field.
+
+    And what the plans chosen for its convolutions execute and move on a device, beside the nominal figures.
+    """
     from pyconv_search.arch.cost import cost
-    from pyconv_search.cli import costs
+    from pyconv_search.arch.plans.network import executions
+    from pyconv_search.cli import costs, plans
 
     arch = _network(network)
-    found = cost(arch)
-    wanted = (batch, dtype.value)
-    _print(costs.cost_dict(arch, found, *wanted) if as_json else costs.cost_text(network, arch, found, *wanted))
+    found, wanted = cost(arch), (batch, dtype.value)
+    setting = _setting(device.value, dtype.value, channels_last, instructions)
+    executed = executions(arch, setting, batch, costs.ITEMSIZES[dtype.value])
+    if as_json:
+        _print({**costs.cost_dict(arch, found, *wanted), "plans": plans.plans_dict(executed, setting, batch)})
+    else:
+        _print(costs.cost_text(network, arch, found, *wanted) + "\n\n" + plans.plans_text(executed, setting, batch))
     if draw is not None:
         from pyconv_search.report.drawing.picture import write_drawing
 
@@ -247,6 +273,18 @@ def _network(name: str) -> Architecture:
     if space.size != 1:
         raise UserError(f"{name}: holds {space.size:,} assignments, not one; see `space describe` and `space sample`")
     return space.architecture(next(space.assignments()))
+
+
+def _setting(device: str, dtype: str, channels_last: bool, instructions: str | None) -> Setting:
+    """Where plans are executed; the instructions of this machine's CPU if none are named."""
+    from pyconv_search.arch.plans.choice import Setting
+    from pyconv_search.arch.plans.machine import NEEDED, cpu_instructions
+
+    if instructions is not None and (device != "cpu" or instructions not in NEEDED):
+        legal = f"must be one of {', '.join(NEEDED)}" if device == "cpu" else "is for --device cpu only"
+        raise UserError(f"--instructions {legal}, but got {instructions}")
+    own = cpu_instructions() if device == "cpu" and instructions is None else instructions or ""
+    return Setting(device, dtype, channels_last, own)
 
 
 def _written(file: Path) -> Architecture:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from pyconv_search.arch import counting
+from pyconv_search.arch.plans.traffic import Work
 from pyconv_search.arch.spec import Conv
 from pyconv_search.arch.trace import Size, Trace
 from pyconv_search.errors import UserError
@@ -27,14 +28,6 @@ from pyconv_search.ops.timing import Clock, Times, clock_of, interleaved
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 COPIED = 2**29  # bytes, read once and written once: more than caches hold
 LONG_ENOUGH = 2e-3  # seconds of one call, beside which starting it is nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Multiply-adds, and bytes that must pass between memory and processor."""
-
-    macs: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

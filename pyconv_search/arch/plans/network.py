@@ -1,0 +1,105 @@
+"""The convolutions of a network, and the work that the plans chosen for them take beside the nominal one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyconv_search.arch import counting, network
+from pyconv_search.arch.plans.choice import DIRECTIONS, Choice, Setting, choose
+from pyconv_search.arch.plans.operation import Operation
+from pyconv_search.arch.plans.traffic import NOTHING, Work, executed
+from pyconv_search.arch.spec import Architecture
+from pyconv_search.arch.trace import Layer, each
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A convolution, all its levels, or a linear layer, and how many ``times`` a part of a network calls it.
+
+    ``operation`` is that of a convolution of the specification on images, in the order of channels of a lone module,
+    and None for other layers. ``on_image``: it reads the network's input, whose gradient nobody asks for.
+    """
+
+    part: str
+    times: int
+    layers: tuple[Layer, ...]
+    operation: Operation | None
+    on_image: bool
+
+    @property
+    def in_pixels(self) -> int:
+        """Positions that it reads of one image."""
+        return math.prod(self.layers[0].inputs[0].shape[1:])
+
+    @property
+    def out_pixels(self) -> int:
+        """Positions that it puts out for one image."""
+        return math.prod(self.layers[0].output.shape[1:])
+
+    @property
+    def planned(self) -> bool:
+        """Whether a plan executes it, and not one convolution of PyTorch as it stands."""
+        levels = self.operation.conv.levels if self.operation is not None else ()
+        return len(levels) > 1 or any(len(level.pattern) > 1 for level in levels)
+
+    def nominal(self, batch: int, itemsize: int) -> Work:
+        """One call for ``batch`` images, one direction: its multiply-adds; its input, weights and output once."""
+        numbers = self.layers[0].inputs[0].size + sum(layer.output.size for layer in self.layers)
+        weights = sum(layer.params for layer in self.layers)
+        macs = sum(counting.macs(layer) for layer in self.layers)
+        return Work(batch * macs, itemsize * (batch * numbers + weights))
+
+
+def calls(arch: Architecture) -> Iterator[Call]:
+    """The convolutions and linear layers that inference calls, in its order; those of equal blocks together."""
+    for part in network.parts(arch):
+        for number, unit in enumerate(part.units):
+            image = unit.inputs[0].storage if part.name == "stem" and number == 0 else None
+            for i, layer in enumerate(unit.layers):
+                if layer.training or layer.kind not in ("conv", "linear") or layer.level > 1:
+                    continue
+                count = len(layer.conv.levels) if layer.conv is not None else 1
+                own = unit.layers[i : i + count]
+                yield Call(part.name, len(unit.names), own, _operation(layer), layer.inputs[0].storage == image)
+
+
+def _operation(layer: Layer) -> Operation | None:
+    channels, *sides = layer.inputs[0].shape
+    if layer.conv is None or len(sides) != 2:
+        return None
+    height, width = each(layer.stride, 2)
+    return Operation(channels, layer.conv, (height, width))
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A call of a network with its plan for each of DIRECTIONS, if it has plans, and the work of all its ``times``.
+
+    ``nominal`` and ``work`` hold one direction's work by its name; the gradient of the network's input takes none.
+    """
+
+    call: Call
+    choices: dict[str, Choice]
+    nominal: dict[str, Work]
+    work: dict[str, Work]
+
+
+def executions(arch: Architecture, setting: Setting, batch: int = 1, itemsize: int = 4) -> list[Executed]:
+    """Every call of a network as it is executed on ``setting``, for ``batch`` images of ``itemsize``-byte numbers."""
+    return [_executed(call, setting, batch, itemsize) for call in calls(arch)]
+
+
+def _executed(call: Call, setting: Setting, batch: int, itemsize: int) -> Executed:
+    choices = {}
+    if call.operation is not None and call.planned:
+        choices = {d: choose(call.operation, setting, d) for d in DIRECTIONS}
+    own = call.nominal(batch, itemsize).times(call.times)
+    nominal = {d: NOTHING if call.on_image and d == "input" else own for d in DIRECTIONS}
+    pixels = (batch * call.in_pixels, batch * call.out_pixels)
+    work = {
+        d: executed(choices[d].plan, *pixels, itemsize).times(call.times) if choices and least != NOTHING else least
+        for d, least in nominal.items()
+    }
+    return Executed(call, choices, nominal, work)

@@ -44,8 +44,8 @@ class Layer(NamedTuple):
     ``kernel`` is as the module is given it, so a square pooling window has one number; ``level`` counts the levels of
     a spatial convolution from 1 and is 0 elsewhere. ``fan_in`` counts the inputs of one output number: those that a
     convolution or a linear layer multiplies, or the length of the inner products of a matrix product. ``training``
-    marks a layer that is called in training only. The first level of a convolution of the specification carries that
-    whole convolution, ``conv``, and its ``stride``.
+    marks a layer that is called in training only. The first level of a padded convolution of the specification carries
+    that whole convolution, ``conv``, and its ``stride``.
     """
 
     kind: str
@@ -144,7 +144,8 @@ class Trace:
             )
             for j, level in enumerate(conv.levels)
         ]
-        self.layers[begin] = self.layers[begin]._replace(conv=conv, stride=stride)
+        if padded:
+            self.layers[begin] = self.layers[begin]._replace(conv=conv, stride=stride)
         return self.cat(levels)
 
     def norm(self, name: str, x: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ app = typer.Typer(
 space_app = typer.Typer(help="Look at a search space before anything is spent on it.", no_args_is_help=True)
 data_app = typer.Typer(help="Which data sets are known, and where they are.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
+bench_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
@@ -259,6 +261,63 @@ def data_check(
 
     found = data.check(name, root)
     _print(dataclasses.asdict(found) if as_json else text.data_check_text(found))
+
+
+@bench_app.callback()
+def _bench() -> None:
+    """Measure this machine."""
+
+
+@bench_app.command("ops")
+def bench_ops(
+    operators: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPERATOR]...", help="Such as psconv-64; default: all that have names."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="The spatial convolutions of a network instead.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
+    channels_last: ChannelsLast = True,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at once; default: 16, on CUDA 200.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: PyTorch's.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.001, max=3600, help="At least, for each operator and mode.")] = 1.0,
+    plan: Annotated[str, typer.Option(metavar="WAY", help="Force a way of execution, such as masked.")] = "",
+    all_plans: Annotated[bool, typer.Option("--all-plans", help="Every way that can be forced, in turns.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time operators by their plans: beside nn.Conv2d 3×3 in the same rounds, and as a share of the roofline.
+
+    Forward, and training: forward and the gradients of input and weights. Ctrl-C ends with what is measured so far.
+    On Linux the process starts anew at first, with freed memory kept (glibc's variables MALLOC_… and GLIBC_TUNABLES,
+    as in the trials of `run`), unless these variables are set.
+    """
+    from pyconv_search.arch.plans import operators as catalogue
+    from pyconv_search.training import allocator
+
+    if operators and network:
+        raise UserError(f"either operators or --network, but got {' '.join(operators)} and --network {network}")
+    found = catalogue.operators(_network(network)) if network else catalogue.named(operators or ())
+    if device is Device.cpu:
+        allocator.restart_with_it()
+    import torch
+
+    from pyconv_search.cli import bench as said
+    from pyconv_search.ops import bench
+    from pyconv_search.ops.roofline import measure_roofline
+
+    bench.check_way(found, plan)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    torch.backends.cudnn.benchmark = True  # both sides at their best
+    numbers, images = getattr(torch, dtype.value), batch or (16 if device is Device.cpu else 200)
+    place = bench.Place(torch.device(device.value), numbers, channels_last, images, seconds)
+    roofline = measure_roofline(device.value, numbers, min(3.0, seconds))
+    rows, complete = said.follow(bench.bench(found, place, roofline, plan, all_plans), len(found) * len(bench.MODES))
+    measured = (rows, roofline, place, complete)
+    _print(said.bench_dict(*measured) if as_json else said.bench_text(*measured))
+    if not complete:
+        raise typer.Exit(130)
 
 
 def _network(name: str) -> Architecture:

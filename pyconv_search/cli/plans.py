@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from pyconv_search.arch.plans import network
 from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, key_of
 from pyconv_search.arch.plans.network import Executed
 from pyconv_search.arch.plans.traffic import NOTHING, Work
@@ -80,16 +81,9 @@ def _plans(found: Rows) -> list[str]:
             key = key_of(one.call.operation)
             times[key] += one.call.times
             reasons.update(choice.reason for choice in one.choices.values() if key not in said)
-            said[key] = names_text({d: choice.plan.name for d, choice in one.choices.items()})
+            said[key] = network.plans_text(one.choices)
     lines = [f"{times[key]} × {key}\n    {text}" for key, text in said.items()]
     return [*lines, *(["", *(f"{count(n, 'plan')}: {reason}" for reason, n in reasons.items())] if lines else [])]
-
-
-def names_text(names: Mapping[str, str]) -> str:
-    """The names of plans by direction: one where they are the same."""
-    if len(set(names.values())) == 1:
-        return next(iter(names.values()))
-    return "; ".join(f"{direction} {name}" for direction, name in names.items())
 
 
 def _sum(own: Iterable[Executed], directions: Sequence[str] = DIRECTIONS[:1], nominal: bool = False) -> Work:

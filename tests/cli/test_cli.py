@@ -36,7 +36,7 @@ def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
 def test_help_names_every_command(command: Callable[..., Said]) -> None:
     status, said, _ = command("--help")
     assert status == 0
-    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data"):
+    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data", "bench"):
         assert f"  {name} " in said
 
 

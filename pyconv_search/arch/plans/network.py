@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pyconv_search.arch import counting, network
@@ -57,12 +57,12 @@ def calls(arch: Architecture) -> Iterator[Call]:
     for part in network.parts(arch):
         for number, unit in enumerate(part.units):
             image = unit.inputs[0].storage if part.name == "stem" and number == 0 else None
-            for i, layer in enumerate(unit.layers):
-                if layer.training or layer.kind not in ("conv", "linear") or layer.level > 1:
-                    continue
-                count = len(layer.conv.levels) if layer.conv is not None else 1
-                own = unit.layers[i : i + count]
-                yield Call(part.name, len(unit.names), own, _operation(layer), layer.inputs[0].storage == image)
+            own = [v for v in unit.layers if v.kind in ("conv", "linear") and not v.training]
+            while own:
+                count = len(own[0].conv.levels) if own[0].conv is not None else 1
+                levels, own = tuple(own[:count]), own[count:]
+                on_image = levels[0].inputs[0].storage == image
+                yield Call(part.name, len(unit.names), levels, _operation(levels[0]), on_image)
 
 
 def _operation(layer: Layer) -> Operation | None:
@@ -103,3 +103,11 @@ def _executed(call: Call, setting: Setting, batch: int, itemsize: int) -> Execut
         for d, least in nominal.items()
     }
     return Executed(call, choices, nominal, work)
+
+
+def plans_text(choices: Mapping[str, Choice]) -> str:
+    """The names of the plans by direction; one name where they are all the same."""
+    names = {direction: choice.plan.name for direction, choice in choices.items()}
+    if len(set(names.values())) == 1:
+        return next(iter(names.values()))
+    return "; ".join(f"{direction} {name}" for direction, name in names.items())

@@ -38,16 +38,19 @@ def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, cha
 
 
 def _computed(piece: Piece, direction: str, channels_last: bool, half: bool) -> float:
-    taps, inputs, filters = piece.kernel[0] * piece.kernel[1], piece.fan_in, len(piece.target) // piece.groups
+    taps, inputs = piece.kernel[0] * (piece.kernel[1] + piece.extra), piece.fan_in
+    filters = len(piece.target) // piece.groups * piece.strip
     if inputs == filters == 1:
         return DEPTHWISE[direction] * (1 + half) * piece.groups * taps
     if not channels_last and piece.groups > 1 and filters < (8 if direction == "weight" else 4):
-        return UNFOLDED * len(piece.source) * taps
+        return UNFOLDED * len(piece.source) * taps / piece.strip
+    if piece.swapped and direction == "weight":
+        inputs, filters = filters, inputs
     if direction == "input" or not channels_last:
         inputs = _blocks(inputs)
     if direction != "input" or not channels_last:
         filters = _blocks(filters)
-    return float(piece.groups * taps * inputs * filters)
+    return float(piece.groups * taps * inputs * filters) / piece.strip
 
 
 def _blocks(channels: int) -> int:

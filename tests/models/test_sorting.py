@@ -304,6 +304,16 @@ def test_networks_of_others_stay_as_they_are():
         unsort_channels(model)
 
 
+def test_a_tensor_that_one_side_alone_calls_sorted_is_left_alone():
+    model = network(small("basic post"))
+    model.stages[0][0].conv1.sorted_out = True
+    state = deepcopy(model.state_dict())
+    assert not [name for name in sort_channels(model) if name.startswith("stages.0.0.")]
+    with pytest.raises(UserError, match=r"^stages\.0\.0\.conv1\.sorted_out: must be False"):
+        unsort_channels(model)
+    assert all(torch.equal(model.state_dict()[key], state[key]) for key in state if key.startswith("stages.0.0."))
+
+
 def test_what_can_no_longer_be_unsorted_is_told_and_nothing_changed():
     _, found = both("bottleneck post")
     found.stages[1][0].norm1 = nn.GroupNorm(4, 32)

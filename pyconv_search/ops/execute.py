@@ -20,9 +20,9 @@ from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Program, Step
 from pyconv_search.ops.sums import fold, joined, take, write
 
-# A CPU takes images in portions of which the input has this many bytes, so that what a step puts out is still in the
-# cache when it is added.
-PORTION = 8 * 2**20
+# Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
+# still in the cache when it is added.
+PORTION = 2 * 2**20
 
 
 class Programs(NamedTuple):
@@ -205,8 +205,9 @@ def in_strips(grad: Tensor, piece: Piece) -> Tensor:
 def portions(x: Tensor) -> Iterator[slice]:
     """Images in portions that fit the cache."""
     size = x[:1].numel() * x.element_size()
-    each = max(1, PORTION // max(1, size)) if x.device.type == "cpu" else len(x)
-    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), max(1, each)))
+    at_once = PORTION * torch.get_num_threads() // max(1, size) if x.device.type == "cpu" else len(x)
+    each = max(1, at_once)
+    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), each))
 
 
 def layout(x: Tensor) -> torch.memory_format:

@@ -1,10 +1,11 @@
-"""Measure every way to execute the operators of the known networks, and write the table that plans are chosen from.
+"""Measure the ways to execute the operators of the known networks, and write the table that plans are chosen from.
 
     python -m benchmarks.plans [--device cpu] [--threads 1] [--only TEXT] [--write]
 
-Prints for every operation, setting and direction the fastest plan, beside the one that the estimate would have chosen
-and how much slower that is. With ``--write`` the fastest go into ``pyconv_search/arch/plans/measured.json``; entries of
-other settings stay. Levels of a pyramid are measured apart and together, and the fastest division is taken.
+Prints for every operation, setting and direction the fastest plan, and how much slower the estimated and the plain one
+are. Levels of a pyramid are measured apart and together, and the fastest division is taken. With ``--write`` those that
+beat the estimate by more than a twentieth go into ``pyconv_search/arch/plans/measured.json``; entries that were not
+measured now stay.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,11 @@ NETWORKS = (
 )
 SPACES = ("quickstart", "pyconv_levels_cifar")
 # An option that is estimated to take this many times as long as the best is not measured.
-HOPELESS = 3.0
+HOPELESS = 2.5
+# By so much a plan has to beat the estimated one to be written.
+CLEARLY = 1.05
+# Images of fewer numbers are taken in batches of 32, others of 8.
+SMALL = 40_000
 
 
 def architectures() -> Iterator[Architecture]:
@@ -81,7 +87,7 @@ def _note(module: PSConv2d | PyConv2d, x: torch.Tensor, found: dict[Operation, i
 class Case:
     """An operation on random numbers of one type and layout."""
 
-    def __init__(self, operation: Operation, pixels: int, x: torch.Tensor) -> None:
+    def __init__(self, operation: Operation, x: torch.Tensor) -> None:
         layout = execute.layout(x)
         self.operation, self.x = operation, x
 
@@ -124,28 +130,33 @@ def options(operation: Operation, setting: Setting, direction: str) -> dict[tupl
     return found
 
 
-def fastest(case: Case, setting: Setting, direction: str, rounds: int) -> tuple[Parts, dict[str, float]]:
-    """The division of the levels that takes least time, and the seconds of every option by name."""
-    seconds: dict[tuple[tuple[int, ...], str], float] = {}
-    clock = clock_of(case.x.device)
-    for (begin, end), found in options(case.operation, setting, direction).items():
-        part = Conv(case.operation.conv.levels[begin:end])
-        alone = replace(case.operation, conv=part)
-        own = Case(alone, 0, case.x)
-        programs = {way: program(alone, plan_of(alone, ((tuple(range(end - begin)), way),))) for way in found}
-        actions = {way: lambda p=p, own=own: own.run(p, direction) for way, p in programs.items()}
-        times = interleaved(actions, rounds=rounds, clock=clock)
-        numbers = tuple(range(begin, end))
-        seconds |= {(numbers, way): times[way].seconds.median for way in found}
+def fastest(case: Case, setting: Setting, direction: str, rounds: int) -> Parts:
+    """The division of the levels, and the way of each part, that take least time."""
     best: list[tuple[float, Parts]] = [(0.0, ())]
+    found = options(case.operation, setting, direction)
     for end in range(1, len(case.operation.conv.levels) + 1):
-        found_here = [
-            (best[numbers[0]][0] + time, (*best[numbers[0]][1], (numbers, way)))
-            for (numbers, way), time in seconds.items()
-            if numbers[-1] == end - 1
-        ]
-        best.append(min(found_here, key=lambda option: option[0]))
-    return best[-1][1], {name_of((part,)): time for part, time in seconds.items()}
+        divisions = []
+        for begin in (begin for begin, other in found if other == end):
+            numbers, (before, parts) = tuple(range(begin, end)), best[begin]
+            for way, seconds in apart(case, numbers, found[begin, end], direction, rounds).items():
+                divisions.append((before + seconds, (*parts, (numbers, way))))
+        best.append(min(divisions, key=lambda division: division[0]))
+    return best[-1][1]
+
+
+def apart(case: Case, numbers: tuple[int, ...], found: list[str], direction: str, rounds: int) -> dict[str, float]:
+    """The seconds of some levels by themselves, by way."""
+    levels = tuple(case.operation.conv.levels[i] for i in numbers)
+    own = Case(replace(case.operation, conv=Conv(levels)), case.x)
+    parts = {way: ((tuple(range(len(levels))), way),) for way in found}
+    times = interleaved(actions(own, parts, direction), rounds=rounds, clock=clock_of(case.x.device))
+    return {way: times[way].seconds.median for way in found}
+
+
+def actions(case: Case, plans: dict[str, Parts], direction: str) -> dict[str, Callable[[], object]]:
+    """What runs each of these plans."""
+    programs = {name: program(case.operation, plan_of(case.operation, parts)) for name, parts in plans.items()}
+    return {name: partial(case.run, found, direction) for name, found in programs.items()}
 
 
 def settings(device: str) -> Iterator[torch.Tensor]:
@@ -156,38 +167,41 @@ def settings(device: str) -> Iterator[torch.Tensor]:
         yield torch.empty(1, 2, 2, 2, dtype=dtype, device=device).to(memory_format=layout)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """The fastest plans by setting and direction, and by operation."""
+def measure(options: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """By setting and direction, and by operation, the plans that beat the estimate; empty where it stands."""
     table: dict[str, dict[str, str]] = {}
     for operation, pixels in operations().items():
-        if arguments.only and arguments.only not in key_of(operation):
+        if options.only not in key_of(operation):
             continue
-        small = operation.in_channels * pixels * pixels < 40_000
-        batch = arguments.batch or (32 if small else 8)
-        for like in settings(arguments.device):
-            x = torch.randn(batch, operation.in_channels, pixels, pixels, device=arguments.device)
-            x = x.to(like.dtype).to(memory_format=execute.layout(like))
-            setting, case = setting_of(x), Case(operation, pixels, x)
+        batch = options.batch or (32 if operation.in_channels * pixels * pixels < SMALL else 8)
+        for like in settings(options.device):
+            x = torch.randn(batch, operation.in_channels, pixels, pixels, device=options.device)
+            case = Case(operation, x.to(like.dtype).to(memory_format=execute.layout(like)))
+            setting = setting_of(case.x)
             for direction in DIRECTIONS:
-                parts, seconds = fastest(case, setting, direction, arguments.rounds)
-                candidates = {
-                    "fastest": parts,
-                    "estimate": least(operation, setting, direction),
-                    "plain": plain(operation),
-                }
-                actions = {
-                    name: lambda p=program(operation, plan_of(operation, found)), d=direction: case.run(p, d)
-                    for name, found in candidates.items()
-                }
-                times = interleaved(actions, "fastest", rounds=arguments.rounds, clock=clock_of(x.device))
-                if times["estimate"].ratio.median < 0.98:
-                    parts = candidates["estimate"]
-                table.setdefault(f"{setting}; {direction}", {})[key_of(operation)] = name_of(parts)
-                line = f"{times['fastest'].seconds.median * 1e3:8.2f} ms  {name_of(parts)}"
-                for name in ("estimate", "plain"):
-                    line += f"  | {name} {times[name].ratio.median:.2f}× {name_of(candidates[name])}"
-                print(f"{key_of(operation)} @{pixels}  {setting}; {direction}: {line}", flush=True)
+                name = judge(case, setting, direction, options.rounds)
+                table.setdefault(f"{setting}; {direction}", {})[key_of(operation)] = name
     return table
+
+
+def judge(case: Case, setting: Setting, direction: str, rounds: int) -> str:
+    """The name of the fastest plan if it clearly beats the estimate, else nothing; prints both."""
+    operation = case.operation
+    plans = {
+        "fastest": fastest(case, setting, direction, rounds),
+        "estimate": least(operation, setting, direction),
+        "plain": plain(operation),
+    }
+    clock = clock_of(case.x.device)
+    times = interleaved(actions(case, plans, direction), "fastest", rounds=2 * rounds + 1, clock=clock)
+    ratio = times["estimate"].ratio
+    better = ratio is not None and ratio.median > CLEARLY and ratio.lower_quartile > 1
+    words = [f"{times['fastest'].seconds.median * 1e3:.2f} ms", name_of(plans["fastest"])]
+    for name in ("estimate", "plain"):
+        words.append(f"{name} {times[name].ratio.median:.2f}×")  # type: ignore[union-attr]
+    words += [name_of(plans["estimate"])] * better
+    print(f"{key_of(operation)} @{case.x.shape[3]}  {setting}; {direction}:  {'  '.join(words)}", flush=True)
+    return name_of(plans["fastest"]) if better else ""
 
 
 def main() -> None:
@@ -207,9 +221,10 @@ def main() -> None:
         file = Path(str(resources.files(choice.__package__).joinpath("measured.json")))
         plans = json.loads(file.read_text(encoding="utf-8"))["plans"]
         for key, found in table.items():
-            plans[key] = {**plans.get(key, {}), **found}
-        ordered = {key: dict(sorted(plans[key].items())) for key in sorted(plans)}
-        file.write_text(json.dumps({"plans": ordered}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            kept = {**plans.get(key, {}), **found}
+            plans[key] = {operation: name for operation, name in sorted(kept.items()) if name}
+        text = json.dumps({"plans": dict(sorted(plans.items()))}, indent=1, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Program, Step
 from pyconv_search.ops.sums import fold, joined, take, write
 
-# A CPU takes images in portions of which the input has this many bytes, so that what a step puts out is still in the
-# cache when it is added.
-PORTION = 8 * 2**20
+# Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
+# still in the cache when it is added.
+PORTION = 2 * 2**20
 
 
 class Programs(NamedTuple):
@@ -58,10 +59,19 @@ def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tens
         piece = step.piece
         if piece.source not in sources:
             sources[piece.source] = take(x, step.source)
-        stride, source = program.operation.stride, sources[piece.source]
-        out = F.conv2d(source, weight, None, stride, step.padding, piece.dilation, piece.groups)
-        found.append(fold(out, step.target.times))
+        found.append(fold(_convolved(sources[piece.source], weight, step, program), step.target.times))
     return found
+
+
+def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tensor:
+    """What the convolution of a step puts out."""
+    piece, stride = step.piece, program.operation.stride
+    if piece.strip == 1:
+        return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
+    width = out_width(x, stride[1])
+    x = F.pad(x, (0, -width % piece.strip * stride[1])) if width % piece.strip else x
+    strides = (stride[0], stride[1] * piece.strip)
+    return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
 
 
 class _Executed(torch.autograd.Function):
@@ -120,7 +130,8 @@ def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: 
         for step, weight in zip(program.steps, packed, strict=True):
             shape = (len(x[part]), len(step.piece.source), *x.shape[2:])
             like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-            found.append(_backward(take(grad[part], step.target), like, weight, step, program, of_input=True))
+            asked = take(grad[part], step.target)
+            found.append(_backward(asked, like, weight, step, program, of_input=True))
         if part == slice(0, len(x)) and not program.input.runs and not program.input.orders:
             return found[0]
         write(whole[part], found, program.input)
@@ -136,7 +147,8 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
             piece = step.piece
             if piece.source not in sources:
                 sources[piece.source] = take(x[part], step.source)
-            like = x.new_empty(len(piece.target), piece.fan_in, *piece.kernel)
+            filters, columns = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
+            like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
             asked = take(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
             if part.start == 0:
@@ -148,19 +160,54 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Program, of_input: bool) -> Tensor:
     """The gradient of the input or of the weight of one step, of which the other is read."""
-    piece, stride = step.piece, program.operation.stride
+    piece, stride, width = step.piece, program.operation.stride, x.shape[3]
+    if piece.swapped and not of_input:
+        return _swapped(grad, x, weight, step)
+    if piece.strip > 1:
+        x = F.pad(x, (0, -grad.shape[3] % piece.strip * stride[1]))
+        grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
     dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
     found = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, step.padding, dilation, False, (0, 0), piece.groups, wanted
     )
-    return found[0] if of_input else found[1]
+    return found[0][..., :width] if of_input else found[1]
+
+
+def _swapped(grad: Tensor, x: Tensor, weight: Tensor, step: Step) -> Tensor:
+    """The gradient of the weight from that of the convolution which leads from the output to the input."""
+    piece = step.piece
+    groups, dilation = piece.groups, (piece.dilation, piece.dilation)
+    like = weight.new_empty(len(piece.source), len(piece.target) // groups, *piece.kernel)
+    back = torch.ops.aten.convolution_backward(
+        x, grad, like, None, (1, 1), step.padding, dilation, False, (0, 0), groups, (False, True, False)
+    )[1]
+    return back.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
+
+
+def out_width(x: Tensor, stride: int) -> int:
+    """The width of what an operation puts out."""
+    return (x.shape[3] - 1) // stride + 1
+
+
+def laid_out(out: Tensor, piece: Piece) -> Tensor:
+    """Strips that were computed as further filters, as pixels."""
+    strips = out.unflatten(1, (piece.groups, piece.strip, -1))
+    return strips.permute(0, 1, 3, 4, 5, 2).flatten(4, 5).flatten(1, 2)
+
+
+def in_strips(grad: Tensor, piece: Piece) -> Tensor:
+    """The adjoint of :func:`laid_out`, after columns of zeros that make the last strip whole."""
+    grad = F.pad(grad, (0, -grad.shape[3] % piece.strip))
+    strips = grad.unflatten(1, (piece.groups, -1)).unflatten(4, (-1, piece.strip))
+    return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 
 
 def portions(x: Tensor) -> Iterator[slice]:
     """Images in portions that fit the cache."""
     size = x[:1].numel() * x.element_size()
-    each = max(1, PORTION // max(1, size)) if x.device.type == "cpu" else len(x)
-    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), max(1, each)))
+    at_once = PORTION * torch.get_num_threads() // max(1, size) if x.device.type == "cpu" else len(x)
+    each = max(1, at_once)
+    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), each))
 
 
 def layout(x: Tensor) -> torch.memory_format:

@@ -122,7 +122,8 @@ def _level(module: nn.Module, stride: tuple[int, int]) -> LevelTuple | None:
     assert isinstance(module, nn.Conv2d)
     kernel, dilation = (module.kernel_size[0], module.kernel_size[1]), module.dilation[0]
     if isinstance(module, PSConv2d):
-        return kernel, module.out_channels, module.groups, module.cycle, module.axes
+        own = (kernel, module.out_channels, module.groups, module.cycle, module.axes)
+        return None if module.sorted_in or module.sorted_out else own
     half = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
     usual = (module.padding, module.padding_mode) == (half, "zeros") and module.dilation == (dilation, dilation)
     usual = usual and module.stride == stride

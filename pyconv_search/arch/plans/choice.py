@@ -170,10 +170,8 @@ def key_of(operation: Operation) -> str:
 
 
 def measured(operation: Operation, setting: Setting, direction: str) -> str | None:
-    """The name of the plan that was fastest where it was measured; the one of stride 1 for another stride."""
-    table = _table().get(f"{setting}; {direction}", {})
-    key = key_of(operation)
-    return table.get(key) or table.get(key.split(" /")[0]) if " /" in key else table.get(key)
+    """The name of the plan that was fastest where it was measured, if it was."""
+    return _table().get(f"{setting}; {direction}", {}).get(key_of(operation))
 
 
 @lru_cache(maxsize=1)

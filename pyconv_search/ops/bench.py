@@ -203,7 +203,7 @@ def _compared(
     place, roofline = at
     actions = {one.what: call(mode, one.module, x, one.way) for one in candidates}
     taken = compared(actions, STANDARD, place.device, place.seconds)
-    sizes = (place.batch * operator.pixels[0], place.batch * operator.pixels[1], place.dtype.itemsize)
+    sizes = (*operator.sizes(place.batch), place.dtype.itemsize)
     rows = []
     for one in candidates:
         least, seconds, ratio = nominal(one.operation, *sizes), taken[one.what].seconds, taken[one.what].ratio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pyconv_search.arch.cost import cost
-from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose, name_of
+from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose, name_of, plain
 from pyconv_search.arch.plans.machine import NEEDED, cpu_instructions
 from pyconv_search.arch.plans.network import calls, executions
 from pyconv_search.arch.plans.operation import Operation
@@ -38,12 +37,15 @@ OPERATIONS = {
 
 
 def plan_names(operation: Operation) -> list[str]:
-    """Every way of each level by itself, and all levels at once in every way that they have together."""
-    count = len(operation.conv.levels)
-    own = [[((i,), way) for way in ways(operation, (i,))] for i in range(count)]
-    names = [name_of(parts) for parts in itertools.product(*own)]
-    every = tuple(range(count))
-    return names + [name_of(((every, way),)) for way in (ways(operation, every) if count > 1 else ())]
+    """Every way of each level beside plain other levels, and all levels at once in every way that they have together."""
+    plans = [
+        tuple((own, way if own == (i,) else other) for own, other in plain(operation))
+        for i in range(len(operation.conv.levels))
+        for way in ways(operation, (i,))
+    ]
+    every = tuple(range(len(operation.conv.levels)))
+    merged = [((every, way),) for way in (ways(operation, every) if len(every) > 1 else ())]
+    return list(dict.fromkeys(name_of(parts) for parts in [*plans, *merged]))
 
 
 CASES = [(key, name) for key, operation in OPERATIONS.items() for name in plan_names(operation)]
@@ -92,9 +94,9 @@ def test_every_plan_does_what_is_said_in_every_direction(key, name):
         module.requires_grad_(not of_input)
         with executed_as(name):
             forward, out = counted(lambda: module(x))
-        pixels = (BATCH * HEIGHT * WIDTH, BATCH * out.shape[2] * out.shape[3])
-        expected = executed(plan, *pixels, itemsize=8)
-        assert forward == expected == Work(executed_macs(plan, pixels[1]), moved(plan, *pixels, 8))
+        sizes = (BATCH, HEIGHT, WIDTH), (BATCH, *out.shape[2:])
+        expected = executed(plan, *sizes, itemsize=8)
+        assert forward == expected == Work(executed_macs(plan, sizes[1]), moved(plan, *sizes, 8))
         backward, _ = counted(out.sum().backward)
         assert backward == expected
 
@@ -104,7 +106,7 @@ def test_nominal_work_is_that_of_the_definition(key):
     operation = OPERATIONS[key]
     shape = (BATCH, operation.in_channels, HEIGHT, WIDTH)
     rows, columns = (-(-side // stride) for side, stride in zip((HEIGHT, WIDTH), operation.stride, strict=True))
-    found = nominal(operation, BATCH * HEIGHT * WIDTH, BATCH * rows * columns, itemsize=2)
+    found = nominal(operation, (BATCH, HEIGHT, WIDTH), (BATCH, rows, columns), itemsize=2)
     assert found == nominal_work(operation.conv, shape, operation.stride, itemsize=2)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pyconv_search.arch import counting, network
 from pyconv_search.arch.plans.choice import DIRECTIONS, Choice, Setting, choose
 from pyconv_search.arch.plans.operation import Operation
-from pyconv_search.arch.plans.traffic import NOTHING, Work, executed
+from pyconv_search.arch.plans.traffic import NOTHING, Size, Work, executed
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.arch.trace import Layer, each
 
@@ -28,15 +27,10 @@ class Call:
     operation: Operation | None
     on_image: bool
 
-    @property
-    def in_pixels(self) -> int:
-        """Positions that it reads of one image."""
-        return math.prod(self.layers[0].inputs[0].shape[1:])
-
-    @property
-    def out_pixels(self) -> int:
-        """Positions that it puts out for one image."""
-        return math.prod(self.layers[0].output.shape[1:])
+    def sizes(self, batch: int) -> tuple[Size, Size]:
+        """Of what it reads and puts out for ``batch`` images; only for an ``operation``."""
+        (_, *into), (_, *out) = self.layers[0].inputs[0].shape, self.layers[0].output.shape
+        return (batch, into[0], into[1]), (batch, out[0], out[1])
 
     @property
     def planned(self) -> bool:
@@ -97,11 +91,10 @@ def _executed(call: Call, setting: Setting, batch: int, itemsize: int) -> Execut
         choices = {d: choose(call.operation, setting, d) for d in DIRECTIONS}
     own = call.nominal(batch, itemsize).times(call.times)
     nominal = {d: NOTHING if call.on_image and d == "input" else own for d in DIRECTIONS}
-    pixels = (batch * call.in_pixels, batch * call.out_pixels)
-    work = {
-        d: executed(choices[d].plan, *pixels, itemsize).times(call.times) if choices and least != NOTHING else least
-        for d, least in nominal.items()
-    }
+    work = nominal
+    if choices:
+        sizes = call.sizes(batch)
+        work = {d: executed(choice.plan, *sizes, itemsize).times(call.times) for d, choice in choices.items()}
     return Executed(call, choices, nominal, work)
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from pyconv_search.arch.plans.network import Call, calls
 from pyconv_search.arch.plans.operation import Operation, side
+from pyconv_search.arch.plans.traffic import Size
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
@@ -34,11 +35,10 @@ class Operator:
     times: int
     planned: bool
 
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Positions of one image that it reads, and that it puts out."""
-        (rows, columns), sides = self.operation.stride, (self.height, self.width)
-        return sides[0] * sides[1], -(-sides[0] // rows) * -(-sides[1] // columns)
+    def sizes(self, batch: int) -> tuple[Size, Size]:
+        """Of what it reads and puts out for ``batch`` images."""
+        rows, columns = self.operation.stride
+        return (batch, self.height, self.width), (batch, -(-self.height // rows), -(-self.width // columns))
 
 
 def named(names: Sequence[str] = ()) -> list[Operator]:

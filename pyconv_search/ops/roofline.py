@@ -170,7 +170,7 @@ def measure_roofline(
         actions = [action for make in _products(where, dtype) for action in _growing(make, clock)]
         compute = max(_measured(actions, seconds / 3, clock), key=lambda one: one.per_second)
     threads = None if where.type == "cuda" else torch.get_num_threads()
-    return Roofline(_name(where), threads, str(dtype).removeprefix("torch."), memory, compute)
+    return Roofline(processor(where), threads, str(dtype).removeprefix("torch."), memory, compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def _computes(device: torch.device, dtype: torch.dtype) -> bool:
     return True
 
 
-def _name(device: torch.device) -> str:
+def processor(device: torch.device) -> str:
     """The name of the processor, as far as it can be found out."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

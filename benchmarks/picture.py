@@ -128,7 +128,7 @@ def picture(panels: Sequence[tuple[Operator, list[Point]]], roofline: Roofline, 
     with matplotlib.rc_context({**STYLE, "font.size": 8.5}):
         figure = Figure(figsize=(9.4, 8.0), facecolor="white")
         FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1), wspace=0.16, hspace=0.17)
+        grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1), width_ratios=(1.5, 1.1, 0.8), wspace=0.16, hspace=0.17)
         figure.subplots_adjust(0.06, 0.085, 0.99, 0.895)
         for part, (operator, points) in zip((grid[0, :], *(grid[1, i] for i in range(3))), panels, strict=True):
             _panel(figure.add_subplot(part), operator, points, roofline)

@@ -7,7 +7,7 @@ Elsewhere, and for the gradient of a gradient, the program of the output is comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +17,16 @@ from torch.autograd import forward_ad
 
 from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.ops.packing import pack, unpack
-from pyconv_search.ops.program import Program, Step
-from pyconv_search.ops.sums import fold, joined, take, write
+from pyconv_search.ops.program import Channels, Program, Step
+from pyconv_search.ops.sums import fold, joined, take, taken, write
 
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
 # still in the cache when it is added.
 PORTION = 2 * 2**20
+
+
+# Takes channels from a tensor.
+Take = Callable[[Tensor, Channels], Tensor]
 
 
 class Programs(NamedTuple):
@@ -51,7 +55,7 @@ def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     return joined(_outputs(x, pack(weights, program), program), program.output)
 
 
-def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tensor]:
+def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program, take: Take = take) -> list[Tensor]:
     """What every step puts out. Channels that several steps take in the same order are taken once."""
     sources: dict[tuple[int, ...], Tensor] = {}
     found = []
@@ -110,8 +114,8 @@ def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     packed, sums = pack(weights, program), program.output
     whole: Tensor | None = None
     for part in portions(x):
-        found = _outputs(x[part], packed, program)
-        if part == slice(0, len(x)) and not sums.runs and not sums.orders:
+        found = _outputs(x[part], packed, program, taken)
+        if part == slice(0, len(x)) and sums.one:
             return found[0]
         if whole is None:
             shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
@@ -130,9 +134,9 @@ def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: 
         for step, weight in zip(program.steps, packed, strict=True):
             shape = (len(x[part]), len(step.piece.source), *x.shape[2:])
             like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-            asked = take(grad[part], step.target)
+            asked = taken(grad[part], step.target)
             found.append(_backward(asked, like, weight, step, program, of_input=True))
-        if part == slice(0, len(x)) and not program.input.runs and not program.input.orders:
+        if part == slice(0, len(x)) and program.input.one:
             return found[0]
         write(whole[part], found, program.input)
     return whole
@@ -146,10 +150,10 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
         for i, step in enumerate(program.steps):
             piece = step.piece
             if piece.source not in sources:
-                sources[piece.source] = take(x[part], step.source)
+                sources[piece.source] = taken(x[part], step.source)
             filters, columns = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
             like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
-            asked = take(grad[part], step.target)
+            asked = taken(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
             if part.start == 0:
                 found.append(own)

@@ -83,18 +83,24 @@ class _Executed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, programs: Programs, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.programs = programs
-        ctx.save_for_backward(x, *weights)
-        return output(x, weights, programs.output)
+        packed = pack(weights, programs.output)
+        # Packed once a step, if the gradient of the input goes by the same plan.
+        again = packed if programs.input is programs.output and ctx.needs_input_grad[1] else []
+        ctx.programs, ctx.levels = programs, len(weights)
+        ctx.save_for_backward(x, *weights, *again)
+        return output(x, packed, programs.output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        weights, packed = saved[: ctx.levels], saved[ctx.levels :]
         programs, wanted = ctx.programs, ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             return None, *_differentiable(grads[0], x, weights, programs.output, wanted)
         grad = grads[0].contiguous(memory_format=layout(x))
-        input = input_gradient(grad, x, weights, programs.input) if wanted[0] else None
+        input = None
+        if wanted[0]:
+            input = input_gradient(grad, x, packed or pack(weights, programs.input), programs.input)
         if any(wanted[1:]):
             return None, input, *weight_gradients(grad, x, weights, programs.weight)
         return None, input, *[None for _ in weights]
@@ -109,9 +115,9 @@ def _differentiable(
     return [next(found) if needed else None for needed in wanted]
 
 
-def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
-    """The output by a program, N×C'×H'×W'; sums are made in place."""
-    packed, sums = pack(weights, program), program.output
+def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
+    """The output by a program, N×C'×H'×W', from its packed weights; sums are made in place."""
+    sums = program.output
     whole: Tensor | None = None
     for part in portions(x):
         found = _outputs(x[part], packed, program, taken)
@@ -125,9 +131,8 @@ def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     return whole
 
 
-def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
-    """The gradient of the input, N×C×H×W, from that of the output."""
-    packed = pack(weights, program)
+def input_gradient(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
+    """The gradient of the input, N×C×H×W, from that of the output, by a program with its packed weights."""
     whole = torch.empty_like(x, memory_format=layout(x))
     for part in portions(x):
         found = []

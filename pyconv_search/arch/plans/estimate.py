@@ -5,9 +5,9 @@ The unit is a multiply-add of a wide convolution. The constants are fitted to me
 blocks of 16 input channels; in the contiguous format both are padded, and groups of fewer than 4 filters (8 for the
 gradient of the weight) fall back to matrix products of unfolded images. Depthwise convolutions have kernels of their
 own, but a slow one for the gradient of the weight. A number that is read or written takes as long as 9 multiply-adds,
-and the gradients of strips of strided convolutions are slow. Calls of small operators around a piece take as long as 200
-multiply-adds of each pixel in the small images where they matter.
-Where nothing else is known, tensor cores are taken to be alike, since they too work on blocks of 16 channels.
+and the gradients of strips of strided convolutions are slow. The call of an operator takes as long as 200 multiply-adds
+of every pixel, on images as small as those for which that matters. Where nothing else is known, tensor cores are taken
+to be alike, since they too work on blocks of 16 channels.
 """
 
 from __future__ import annotations
@@ -45,10 +45,8 @@ def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, cha
 
 def _calls(operation: Operation, piece: Piece) -> int:
     """About how many operators are called for a piece, in both directions."""
-    levels = operation.conv.levels
-    plain = piece.groups in {level.groups for level in levels} and len(piece.target) in {
-        level.width for level in levels
-    }
+    shapes = {(level.groups, level.width) for level in operation.conv.levels}
+    plain = (piece.groups, len(piece.target)) in shapes
     return 1 + 3 * (not plain) + 5 * (piece.strip > 1) + 2 * (len(set(piece.target)) < len(piece.target))
 
 

@@ -1,0 +1,202 @@
+"""Running a plan on tensors: tables on the device, weights packed and unpacked, kernels launched and tuned."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+from triton.runtime import JITFunction
+
+from pyconv_search.ops.kernels import gemm
+from pyconv_search.ops.kernels.choice import bucket, choose
+from pyconv_search.ops.kernels.plan import Pair, Plan, Problem, make_plan
+
+INTERPRETED = not isinstance(gemm.convolve, JITFunction)
+# Rows of a gradient's share, a multiple of every BLOCK_M.
+SHARE = 256
+# Bytes that the partial sums of one gradient may take.
+PARTIAL_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tables:
+    blocks: Tensor
+    steps: Tensor
+    index: Tensor
+    places: Tensor
+
+
+@functools.lru_cache(maxsize=512)
+def _tables(plan: Plan, device: torch.device) -> _Tables:
+    """The tables of ``plan`` on ``device``; ``index`` has the number of weights where there is none."""
+    index = plan.index.ravel()
+    weights = int(index.max()) + 1
+    order = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :]
+    arrays = plan.blocks, plan.steps, np.where(index < 0, weights, index), order.reshape(weights, -1).astype(np.int32)
+    return _Tables(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def convolve(x: Tensor, weights: Tensor, bias: Tensor | None, problem: Problem, size: Pair) -> Tensor:
+    """The convolution of ``problem``, or its gradient by the input where ``transposed``.
+
+    Args:
+        x: N×C×H×W, channels last; ``weights`` of its dtype, all levels' in one vector.
+        size: height and width of the result.
+    """
+    plan = _plan(problem, False, x.shape[2:] if problem.transposed else size)
+    width = problem.in_channels if problem.transposed else sum(level.width for level in problem.levels)
+    shape = (x.shape[0], width, *size)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    rows = _row_count(plan, out)
+    if not rows:
+        return out
+    tables = _tables(plan, x.device)
+    packed = torch.cat([weights, weights.new_zeros(1)]).index_select(0, tables.index)
+    with _on(x):
+        _tuned("convolve")[lambda meta: (triton.cdiv(rows, meta["BLOCK_M"]) * len(plan.blocks),)](
+            x, packed, weights if bias is None else bias, out, tables.blocks, tables.steps, rows,
+            *_patches(plan, out), *x.shape[2:], *size, rows.bit_length(),
+            **_geometry(plan, x, out), HAS_BIAS=bias is not None,
+        )  # fmt: skip
+    return out
+
+
+def correlate(x: Tensor, grad: Tensor, problem: Problem) -> Tensor:
+    """The gradient of the convolution of ``x`` by all weights, given that by its output; both channels last."""
+    plan = _plan(problem, True, grad.shape[2:])
+    rows, tables = _row_count(plan, grad), _tables(plan, x.device)
+    if not rows:
+        return x.new_zeros(len(tables.places))
+    shares = -(-rows // (SHARE * _splits(plan, x, rows))) * SHARE
+    partial = x.new_empty((-(-rows // shares), *plan.index.shape), dtype=torch.float32)
+    with _on(x):
+        _tuned("correlate")[(len(plan.index), len(partial))](
+            x, grad, partial, tables.blocks, tables.steps, rows,
+            *_patches(plan, grad), *x.shape[2:], *grad.shape[2:], rows.bit_length(), shares,
+            **_geometry(plan, x, grad),
+        )  # fmt: skip
+    # Summed in one order whatever the machine does, so that results can be reproduced to the bit.
+    return partial.sum(0).view(-1)[tables.places].sum(1).to(x.dtype)
+
+
+def _plan(problem: Problem, gradient: bool, size: Any) -> Plan:
+    return make_plan(problem, choose(problem, gradient, bucket((int(size[0]), int(size[1])))))
+
+
+def _patches(plan: Plan, out: Tensor) -> Pair:
+    return -(-out.shape[2] // plan.target[0]), -(-out.shape[3] // plan.target[1])
+
+
+def _row_count(plan: Plan, out: Tensor) -> int:
+    down, right = _patches(plan, out)
+    return out.shape[0] * down * right
+
+
+def _splits(plan: Plan, x: Tensor, rows: int) -> int:
+    """Into how many parts the rows are split, so that the device is filled and the partial sums stay small."""
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
+    fitting = max(1, PARTIAL_BYTES // (4 * plan.index.size))
+    return max(1, min(-(-4 * processors // len(plan.index)), fitting, -(-rows // SHARE)))
+
+
+def _geometry(plan: Plan, src: Tensor, dst: Tensor) -> dict[str, Any]:
+    tile = plan.tile
+    return {
+        "chip": _chip(src.device),
+        "SRC_CHANNELS": src.shape[1],
+        "DST_CHANNELS": dst.shape[1],
+        "SOURCE_H": plan.source[0],
+        "SOURCE_W": plan.source[1],
+        "TARGET_H": plan.target[0],
+        "TARGET_W": plan.target[1],
+        "SPACING_H": plan.spacing[0],
+        "SPACING_W": plan.spacing[1],
+        "PATCH_H": tile.patch[0],
+        "PATCH_W": tile.patch[1],
+        "COLUMNS": tile.columns,
+        "RUN": tile.run,
+        "DEPTH": tile.depth,
+        "COLUMN_STRIDE": plan.strides[1],
+        "DEPTH_STRIDE": plan.strides[0],
+        "SRC_VECTOR": plan.vectors[0],
+        "DST_VECTOR": plan.vectors[1],
+        "WHOLE": plan.whole,
+        "EVEN": plan.even,
+        "PRECISION": "tf32" if src.dtype == torch.float32 and tf32_allowed() else "ieee",
+        # The interpreter's dot takes the bits of a bfloat16 for an integer's.
+        "UPCAST": INTERPRETED,
+        "WIDE": max(src.numel(), dst.numel()) >= 1 << 31,
+    }
+
+
+def tf32_allowed() -> bool:
+    """Whether torch lets convolutions of float32 be computed in TF32."""
+    precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+    return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"
+
+
+@functools.cache
+def _chip(device: torch.device) -> str:
+    """What tuning holds for: two GPUs of one architecture differ in speed."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+CONFIGS = {
+    "convolve": [(64, 4, 3), (64, 4, 5), (128, 4, 3), (128, 4, 5), (128, 8, 3), (128, 8, 5), (256, 8, 3)],
+    "correlate": [(32, 4, 4), (64, 4, 3), (64, 4, 5), (64, 8, 3), (128, 8, 3)],
+}
+
+
+def configs(kernel: str) -> list[triton.Config]:
+    """The (BLOCK_M, warps, stages) to choose from; one small one in the interpreter."""
+    chosen = [(16, 4, 1)] if INTERPRETED else CONFIGS[kernel]
+    return [triton.Config({"BLOCK_M": rows}, num_warps=warps, num_stages=stages) for rows, warps, stages in chosen]
+
+
+def shared_bytes(config: triton.Config, meta: dict[str, Any], itemsize: int) -> int:
+    """What the pipeline's stages of one config take of shared memory."""
+    depth = meta["RUN"] * meta["DEPTH"]
+    columns = meta["PATCH_H"] * meta["PATCH_W"] * meta["COLUMNS"]
+    rows = config.kwargs["BLOCK_M"]
+    weights = depth * columns if "HAS_BIAS" in meta else rows * columns
+    return max(1, config.num_stages - 1) * (rows * depth + weights) * itemsize
+
+
+def fitting(given: list[triton.Config], named: dict[str, Any], **meta: Any) -> list[triton.Config]:
+    """The configs that fit the device, and a program's accumulator its registers; the smallest if none does."""
+    limit = _shared_limit()
+    itemsize = named["src"].element_size()
+    kept = [one for one in given if shared_bytes(one, meta, itemsize) <= limit and _accumulators(one, meta) <= 128]
+    return kept or [min(given, key=lambda one: shared_bytes(one, meta, itemsize))]
+
+
+def _shared_limit() -> int:
+    utils = triton.runtime.driver.active.utils
+    return utils.get_device_properties(torch.cuda.current_device())["max_shared_mem"]
+
+
+def _accumulators(config: triton.Config, meta: dict[str, Any]) -> float:
+    """Registers a thread that the sums take."""
+    columns = meta["PATCH_H"] * meta["PATCH_W"] * meta["COLUMNS"]
+    rows = config.kwargs["BLOCK_M"] if "HAS_BIAS" in meta else meta["RUN"] * meta["DEPTH"]
+    return rows * columns / (32 * config.num_warps)
+
+
+@functools.cache
+def _tuned(kernel: str) -> Any:
+    """The kernel with its tuner; what was found is kept on disk, for each GPU by its name."""
+    key = ["chip", "size", "SRC_CHANNELS", "DST_CHANNELS", "SOURCE_H", "SOURCE_W", "TARGET_H", "TARGET_W"]
+    key += ["PATCH_H", "PATCH_W", "COLUMNS", "RUN", "DEPTH", "COLUMN_STRIDE", "DEPTH_STRIDE", "PRECISION"]
+    prune = None if INTERPRETED else {"early_config_prune": fitting}
+    tuner = triton.autotune(configs(kernel), key, prune_configs_by=prune, cache_results=not INTERPRETED)
+    return tuner(getattr(gemm, kernel))

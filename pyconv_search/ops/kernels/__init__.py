@@ -6,7 +6,8 @@ imported when the first convolution runs, so that everything else works without 
 """
 
 from pyconv_search.ops.kernels.choice import Work, executed_macs
-from pyconv_search.ops.kernels.function import available, multi_scale_conv2d
+from pyconv_search.ops.kernels.device import available
+from pyconv_search.ops.kernels.function import multi_scale_conv2d
 from pyconv_search.ops.kernels.level import Level
 
 __all__ = ["Level", "Work", "available", "executed_macs", "multi_scale_conv2d"]

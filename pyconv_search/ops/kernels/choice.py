@@ -68,15 +68,20 @@ def _tiles(problem: Problem, gradient: bool) -> list[Tile]:
     if problem.transposed:
         inputs, outputs = outputs, inputs
     # Wide groups fill a product by themselves; patches would only multiply zeros.
-    narrow = min(level.width // level.groups for level in problem.levels) < 32
+    narrow = min(level.width // level.groups for level in problem.levels) <= 64
     modes = _modes(problem)
     return [
         Tile(patch, columns // math.prod(patch), run, depth // run, *orders)
         for patch in (PATCHES if narrow else PATCHES[:1])
         for run in ((1, 2, 4) if narrow or gradient else (1,))
-        for columns, depth in itertools.product((16, 32, 64, 128), (32, 64, 128) if gradient else (16, 32, 64))
+        for columns, depth in itertools.product(
+            (16, 32, 64, 128, 256), (32, 64, 128, 256) if gradient else (16, 32, 64)
+        )
         for orders in modes
-        if _fits(columns // math.prod(patch), outputs) and depth // run >= 8 and _fits(depth // run, inputs)
+        if columns * depth <= 1 << 14
+        and _fits(columns // math.prod(patch), outputs)
+        and depth // run >= 8
+        and _fits(depth // run, inputs)
     ]
 
 
@@ -97,10 +102,18 @@ def _cycles(problem: Problem, gradient: bool, size: Pair, tile: Tile) -> float:
     """Cycles for 64 pixels of the convolution's output."""
     depth, columns = tile.block
     arithmetic = 64 * depth * columns / MACS_A_CYCLE
-    # Both factors are written to shared memory and read from it; half the weights' traffic is another 64 rows'.
-    pixels, weights = 128 * depth * 2 / BYTES_A_CYCLE, depth * columns * 3 / BYTES_A_CYCLE
-    if gradient:
-        weights = 128 * columns * 2 / BYTES_A_CYCLE
-    traffic = pixels * (APART if tile.of_depth == "strided" else 1) + weights
+    traffic = _moved(depth, columns, gradient, tile.of_depth == "strided") / BYTES_A_CYCLE
     overhang = math.prod(-(-side // own) * own / side for side, own in zip(size, tile.patch, strict=True))
     return step_count(problem, tile) * (max(arithmetic, traffic) + STEP_CYCLES) * overhang / math.prod(tile.patch)
+
+
+def _moved(depth: int, columns: int, gradient: bool, apart: bool) -> float:
+    """Bytes in and out of shared memory for 64 rows of a step."""
+    pixels, columns_a_read = 128 * depth * (APART if apart else 1), max(1, columns / 64)
+    if gradient:
+        return pixels + 128 * depth + 128 * columns * (1 + max(1, depth / 64))
+    # Weights are written for 128 rows at a time and read for 64; with factors swapped, both for 256, and the pixels are
+    # read once for every 64 columns.
+    straight = pixels + 128 * depth + 3 * depth * columns
+    swapped = pixels + 128 * depth * columns_a_read + depth * columns
+    return min(straight, swapped) if columns >= 64 else straight

@@ -1,9 +1,7 @@
-"""Multi-scale convolution as a function of tensors, and where it can run."""
+"""Multi-scale convolution as a function of tensors."""
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Sequence
 
 import torch
@@ -11,41 +9,9 @@ from torch import Tensor
 
 from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import Size, pair
-from pyconv_search.ops.kernels import operators
 from pyconv_search.ops.kernels.level import Level, encode
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-OLDEST = (3, 4)
-
-
-def available(device: torch.device | str) -> str | None:
-    """None if the kernels can run on ``device``, else why they cannot.
-
-    They need Triton 3.4 or newer and an NVIDIA GPU of compute capability 8.0 or more. With TRITON_INTERPRET=1 in the
-    environment Triton's interpreter runs them on any device, slowly.
-    """
-    return _available(torch.device(device))
-
-
-@functools.cache
-def _available(device: torch.device) -> str | None:
-    try:
-        import triton
-    except ImportError:
-        return "Triton is not installed: pip install 'pyconv-search[gpu]'"
-    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    if version < OLDEST:
-        return f"Triton must be {'.'.join(map(str, OLDEST))} or newer, but is {triton.__version__}"
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    if device.type != "cuda" or torch.version.hip:
-        return f"an NVIDIA GPU is needed, but the device is {device}"
-    if not torch.cuda.is_available():
-        return "torch finds no NVIDIA GPU"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < (8, 0):
-        return f"compute capability 8.0 or more is needed, but {device} has {capability[0]}.{capability[1]}"
-    return None
 
 
 def multi_scale_conv2d(
@@ -69,8 +35,11 @@ def multi_scale_conv2d(
         bias: one number for every output channel.
 
     Raises:
-        UserError: if arguments do not fit one another, or the kernels cannot run on x's device.
+        UserError: if arguments do not fit one another, or, when it runs, the kernels cannot on x's device. Tensors of
+            shapes alone (``meta``, fake) pass anywhere.
     """
+    from pyconv_search.ops.kernels import operators
+
     strides, text = pair("stride", stride), encode(levels)
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -82,9 +51,6 @@ def multi_scale_conv2d(
 
 
 def _check(x: Tensor, weights: Sequence[Tensor], levels: tuple[Level, ...], bias: Tensor | None) -> None:
-    reason = available(x.device)
-    if reason is not None:
-        raise UserError(f"the Triton kernels cannot run here: {reason}")
     if x.dim() != 4 or x.dtype not in DTYPES:
         legal = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         raise UserError(f"x must be N×C×H×W of {legal}, but got {x.dtype} of shape {tuple(x.shape)}")

@@ -20,6 +20,8 @@ from pyconv_search.ops.kernels.plan import Pair, Plan, Problem, make_plan
 INTERPRETED = not isinstance(gemm.convolve, JITFunction)
 # Rows of a gradient's share, a multiple of every BLOCK_M.
 SHARE = 256
+# Numbers that a 32-bit position reaches.
+NARROW = 1 << 31
 # Bytes that the partial sums of one gradient may take.
 PARTIAL_BYTES = 1 << 28
 
@@ -59,10 +61,10 @@ def convolve(x: Tensor, weights: Tensor, bias: Tensor | None, problem: Problem, 
     tables = _tables(plan, x.device)
     packed = torch.cat([weights, weights.new_zeros(1)]).index_select(0, tables.index)
     with _on(x):
-        _tuned("convolve")[lambda meta: (triton.cdiv(rows, meta["BLOCK_M"]) * len(plan.blocks),)](
+        tuned("convolve")[lambda meta: (triton.cdiv(rows, meta["BLOCK_M"]) * len(plan.blocks),)](
             x, packed, weights if bias is None else bias, out, tables.blocks, tables.steps, rows,
             *_patches(plan, out), *x.shape[2:], *size, rows.bit_length(),
-            **_geometry(plan, x, out), HAS_BIAS=bias is not None,
+            **geometry(plan, x, out), HAS_BIAS=bias is not None,
         )  # fmt: skip
     return out
 
@@ -76,10 +78,10 @@ def correlate(x: Tensor, grad: Tensor, problem: Problem) -> Tensor:
     shares = -(-rows // (SHARE * _splits(plan, x, rows))) * SHARE
     partial = x.new_empty((-(-rows // shares), *plan.index.shape), dtype=torch.float32)
     with _on(x):
-        _tuned("correlate")[(len(plan.index), len(partial))](
+        tuned("correlate")[(len(plan.index), len(partial))](
             x, grad, partial, tables.blocks, tables.steps, rows,
             *_patches(plan, grad), *x.shape[2:], *grad.shape[2:], rows.bit_length(), shares,
-            **_geometry(plan, x, grad),
+            **geometry(plan, x, grad),
         )  # fmt: skip
     # Summed in one order whatever the machine does, so that results can be reproduced to the bit.
     return partial.sum(0).view(-1)[tables.places].sum(1).to(x.dtype)
@@ -105,7 +107,8 @@ def _splits(plan: Plan, x: Tensor, rows: int) -> int:
     return max(1, min(-(-4 * processors // len(plan.index)), fitting, -(-rows // SHARE)))
 
 
-def _geometry(plan: Plan, src: Tensor, dst: Tensor) -> dict[str, Any]:
+def geometry(plan: Plan, src: Tensor, dst: Tensor) -> dict[str, Any]:
+    """What a kernel is compiled for, of those arguments that both have."""
     tile = plan.tile
     return {
         "chip": _chip(src.device),
@@ -131,7 +134,7 @@ def _geometry(plan: Plan, src: Tensor, dst: Tensor) -> dict[str, Any]:
         "PRECISION": "tf32" if src.dtype == torch.float32 and tf32_allowed() else "ieee",
         # The interpreter's dot takes the bits of a bfloat16 for an integer's.
         "UPCAST": INTERPRETED,
-        "WIDE": max(src.numel(), dst.numel()) >= 1 << 31,
+        "WIDE": max(src.numel(), dst.numel()) >= NARROW,
     }
 
 
@@ -151,33 +154,52 @@ def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
-CONFIGS = {
-    "convolve": [(64, 4, 3), (64, 4, 5), (128, 4, 3), (128, 4, 5), (128, 8, 3), (128, 8, 5), (256, 8, 3)],
-    "correlate": [(32, 4, 4), (64, 4, 3), (64, 4, 5), (64, 8, 3), (128, 8, 3)],
-}
+def config(rows: int, warps: int, stages: int, **swap: bool) -> triton.Config:
+    """A config of ``rows`` rows a program."""
+    return triton.Config({"BLOCK_M": rows, **swap}, num_warps=warps, num_stages=stages)
 
 
 def configs(kernel: str) -> list[triton.Config]:
-    """The (BLOCK_M, warps, stages) to choose from; one small one in the interpreter."""
-    chosen = [(16, 4, 1)] if INTERPRETED else CONFIGS[kernel]
-    return [triton.Config({"BLOCK_M": rows}, num_warps=warps, num_stages=stages) for rows, warps, stages in chosen]
-
-
-def shared_bytes(config: triton.Config, meta: dict[str, Any], itemsize: int) -> int:
-    """What the pipeline's stages of one config take of shared memory."""
-    depth = meta["RUN"] * meta["DEPTH"]
-    columns = meta["PATCH_H"] * meta["PATCH_W"] * meta["COLUMNS"]
-    rows = config.kwargs["BLOCK_M"]
-    weights = depth * columns if "HAS_BIAS" in meta else rows * columns
-    return max(1, config.num_stages - 1) * (rows * depth + weights) * itemsize
+    """What a kernel is tuned over; one small one in the interpreter."""
+    if kernel == "correlate":
+        sizes = (
+            [(64, 4, 1)] if INTERPRETED else [(32, 4, 4), (32, 8, 4), (64, 4, 3), (64, 4, 5), (64, 8, 3), (128, 8, 3)]
+        )
+        return [config(*size) for size in sizes]
+    if INTERPRETED:
+        return [config(64, 4, 1, SWAP=False)]
+    straight = [(64, 4, 4), (128, 4, 3), (128, 4, 5), (128, 8, 3), (128, 8, 5), (256, 8, 3)]
+    swapped = [(128, 4, 4), (128, 8, 5), (256, 8, 4)]
+    return [config(*size, SWAP=False) for size in straight] + [config(*size, SWAP=True) for size in swapped]
 
 
 def fitting(given: list[triton.Config], named: dict[str, Any], **meta: Any) -> list[triton.Config]:
-    """The configs that fit the device, and a program's accumulator its registers; the smallest if none does."""
-    limit = _shared_limit()
-    itemsize = named["src"].element_size()
-    kept = [one for one in given if shared_bytes(one, meta, itemsize) <= limit and _accumulators(one, meta) <= 128]
-    return kept or [min(given, key=lambda one: shared_bytes(one, meta, itemsize))]
+    """The configs whose stages fit into shared memory and whose sums fit into registers; the smallest if none does."""
+    warpgroups = torch.cuda.get_device_capability()[0] in (9, 10)
+    return fitting_sizes(given, meta, named["src"].element_size(), _shared_limit(), warpgroups)
+
+
+def fitting_sizes(
+    given: list[triton.Config], meta: dict[str, Any], itemsize: int, limit: int, warpgroups: bool
+) -> list[triton.Config]:
+    """As :func:`fitting`, for numbers of ``itemsize`` bytes, ``limit`` bytes of shared memory and, or not, wgmma."""
+    depth, columns = meta["RUN"] * meta["DEPTH"], meta["PATCH_H"] * meta["PATCH_W"] * meta["COLUMNS"]
+    forward = "HAS_BIAS" in meta
+
+    def shared(config: triton.Config) -> int:
+        rows = config.kwargs["BLOCK_M"]
+        return config.num_stages * (rows * depth + (depth if forward else rows) * columns) * itemsize
+
+    def fits(config: triton.Config) -> bool:
+        sums = (config.kwargs["BLOCK_M"] if forward else depth) * columns
+        # Only wgmma takes transposed factors from shared memory, of 16-bit numbers and 64 columns at least.
+        swappable = warpgroups and itemsize == 2 and columns >= 64
+        held = sums / (32 * config.num_warps)
+        # Factors of float32 are multiplied from registers, which leaves less room and, by the weights, few rows.
+        room, few = (128, True) if itemsize == 2 else (8 * config.num_warps, forward or config.kwargs["BLOCK_M"] <= 32)
+        return shared(config) <= limit and held <= room and few and (swappable or not config.kwargs.get("SWAP"))
+
+    return [one for one in given if fits(one)] or [min(given, key=shared)]
 
 
 def _shared_limit() -> int:
@@ -185,15 +207,8 @@ def _shared_limit() -> int:
     return utils.get_device_properties(torch.cuda.current_device())["max_shared_mem"]
 
 
-def _accumulators(config: triton.Config, meta: dict[str, Any]) -> float:
-    """Registers a thread that the sums take."""
-    columns = meta["PATCH_H"] * meta["PATCH_W"] * meta["COLUMNS"]
-    rows = config.kwargs["BLOCK_M"] if "HAS_BIAS" in meta else meta["RUN"] * meta["DEPTH"]
-    return rows * columns / (32 * config.num_warps)
-
-
 @functools.cache
-def _tuned(kernel: str) -> Any:
+def tuned(kernel: str) -> Any:
     """The kernel with its tuner; what was found is kept on disk, for each GPU by its name."""
     key = ["chip", "size", "SRC_CHANNELS", "DST_CHANNELS", "SOURCE_H", "SOURCE_W", "TARGET_H", "TARGET_W"]
     key += ["PATCH_H", "PATCH_W", "COLUMNS", "RUN", "DEPTH", "COLUMN_STRIDE", "DEPTH_STRIDE", "PRECISION"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class Level:
     dilations: tuple[tuple[int, ...], ...] = ((1,),)
     sorted_in: Order = None
     sorted_out: Order = None
+    # Made once, since torch.compile cannot trace how.
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         odd_pair("kernel", self.kernel)
@@ -54,6 +56,8 @@ class Level:
                 raise UserError(f"dilations must hold integers of 1 or more, but got {dilation!r}")
         _check_order("sorted_in", self.sorted_in, len(rows[0]))
         _check_order("sorted_out", self.sorted_out, len(rows))
+        values = self.width, self.kernel, self.groups, rows, self.sorted_in, self.sorted_out
+        object.__setattr__(self, "text", json.dumps(values, separators=(",", ":")))
 
     def input_classes(self, channels: int) -> np.ndarray:
         """The class of every channel of one group's input, of ``channels`` in all."""
@@ -83,7 +87,7 @@ def _classes(channels: int, count: int, order: Order) -> np.ndarray:
 
 def encode(levels: Sequence[Level]) -> str:
     """``levels`` as text, in which form a custom operator can take them."""
-    return json.dumps([astuple(level) for level in levels], separators=(",", ":"))
+    return f"[{','.join([level.text for level in levels])}]"
 
 
 @functools.cache

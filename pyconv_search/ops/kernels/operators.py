@@ -3,18 +3,31 @@
 The convolution is linear in the image and in the weights, so three operators are closed under differentiation: the
 convolution itself, its gradient by the input and its gradient by the weights. Weights travel as one vector, the levels'
 one after the other, each flattened from its (output, input, height, width).
+
+Imported with the first convolution, since torch imports Triton, where there is one, to make operators known. Who loads
+an exported program that has them imports this module first.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from pyconv_search.ops.kernels.device import require
 from pyconv_search.ops.kernels.level import decode
 from pyconv_search.ops.kernels.plan import Problem
+
+
+def _launch(x: Tensor) -> ModuleType:
+    """The module that needs Triton, where it can run."""
+    require(x.device)
+    from pyconv_search.ops.kernels import launch
+
+    return launch
 
 
 def _last(x: Tensor) -> Tensor:
@@ -31,23 +44,20 @@ def _problem(levels: str, in_channels: int, stride: list[int], transposed: bool 
 
 @torch.library.custom_op("pyconv_search::multi_scale_conv2d", mutates_args=())
 def conv(x: Tensor, weights: Tensor, bias: Tensor | None, levels: str, stride: list[int]) -> Tensor:
-    from pyconv_search.ops.kernels import launch
-
+    launch = _launch(x)
     return launch.convolve(_last(x), weights, bias, _problem(levels, x.shape[1], stride), _size(x, stride))
 
 
 @torch.library.custom_op("pyconv_search::multi_scale_conv2d_grad_input", mutates_args=())
 def grad_input(grad: Tensor, weights: Tensor, levels: str, stride: list[int], size: list[int]) -> Tensor:
-    from pyconv_search.ops.kernels import launch
-
+    launch = _launch(grad)
     problem = _problem(levels, size[1], stride, transposed=True)
     return launch.convolve(_last(grad), weights, None, problem, (size[2], size[3]))
 
 
 @torch.library.custom_op("pyconv_search::multi_scale_conv2d_grad_weight", mutates_args=())
 def grad_weight(x: Tensor, grad: Tensor, levels: str, stride: list[int], count: int) -> Tensor:
-    from pyconv_search.ops.kernels import launch
-
+    launch = _launch(x)
     return launch.correlate(_last(x), _last(grad), _problem(levels, x.shape[1], stride))
 
 

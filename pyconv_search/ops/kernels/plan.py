@@ -67,18 +67,20 @@ class Plan:
         blocks: int32, one row a block: its first step, number of steps, first channel, number of channels, and the row
             and column of its first pixel in the patch.
         steps: int32, one row a step (and one of zeros): row and column offset of its first pixel, first channel, block.
+        vectors: the units in which (steps, blocks) give their first channels, 16 at most; known when a kernel is
+            compiled, they let it move that many channels at once.
         index: int32 steps × depth × columns, the weight's position among all weights, −1 for none.
         source, target: pixels of the input and of the output from one patch to the next.
         spacing: pixels of the output between two of a patch.
         strides: channels between two lanes: (depth, columns).
         whole: whether no step reaches past the last input channel.
         even: whether every block has all its channels.
-        vectors: of how many channels, 16 at most, the steps' and the blocks' first channels are multiples.
     """
 
     tile: Tile
     blocks: np.ndarray
     steps: np.ndarray
+    vectors: Pair
     index: np.ndarray
     source: Pair
     target: Pair
@@ -86,7 +88,6 @@ class Plan:
     strides: Pair
     whole: bool
     even: bool
-    vectors: Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,7 @@ def make_plan(problem: Problem, tile: Tile) -> Plan:
     links = _linked(problem.levels, problem.in_channels)
     layout = _Layout(problem, links, tile)
     depths = list(layout.depths)
+    unit, column_unit = (math.gcd(16, *(first for first, _ in runs)) for runs in (layout.depths, layout.columns))
     blocks: list[tuple[int, ...]] = []
     steps: list[tuple[int, ...]] = []
     lanes: list[tuple[int, ...]] = []
@@ -194,9 +196,9 @@ def make_plan(problem: Problem, tile: Tile) -> Plan:
             first = len(steps)
             for at, (channel, channels) in enumerate(depths):
                 for y, x in layout.runs(int(layout.kernels[row, at]), phase):
-                    steps.append((y, x, channel, len(blocks)))
+                    steps.append((y, x, channel // unit, len(blocks)))
                     lanes.append((y, x, channel, channels, column, columns, *phase))
-            blocks.append((first, len(steps) - first, column, columns, *phase))
+            blocks.append((first, len(steps) - first, column // column_unit, columns, *phase))
     scale = problem.stride
     near, far = tile.patch, (tile.patch[0] * scale[0], tile.patch[1] * scale[1])
     source_channels = links.shape.shape[0 if problem.transposed else 1]
@@ -205,13 +207,13 @@ def make_plan(problem: Problem, tile: Tile) -> Plan:
         tile,
         np.asarray(blocks, np.int32),
         np.asarray([*steps, (0, 0, 0, 0)], np.int32),
+        (unit, column_unit),
         _index(problem, links, tile, strides, np.asarray(lanes)),
         *((near, far) if problem.transposed else (far, near)),
         layout.spacing,
         strides,
         all(first + (tile.depth - 1) * strides[0] < source_channels for first, _ in depths),
         all(count == tile.columns for _, count in layout.columns),
-        (math.gcd(16, *(first for first, _ in depths)), math.gcd(16, *(first for first, _ in layout.columns))),
     )
 
 

@@ -176,7 +176,7 @@ def configs(kernel: str) -> list[triton.Config]:
 def fitting(given: list[triton.Config], named: dict[str, Any], **meta: Any) -> list[triton.Config]:
     """The configs whose stages fit into shared memory and whose sums fit into registers; the smallest if none does."""
     warpgroups = torch.cuda.get_device_capability()[0] in (9, 10)
-    return fitting_sizes(given, meta, named["src"].element_size(), _shared_limit(), warpgroups)
+    return fitting_sizes(given, meta, named["src"].element_size(), shared_limit(), warpgroups)
 
 
 def fitting_sizes(
@@ -202,7 +202,8 @@ def fitting_sizes(
     return [one for one in given if fits(one)] or [min(given, key=shared)]
 
 
-def _shared_limit() -> int:
+def shared_limit() -> int:
+    """Bytes of shared memory that a program may have on the current device."""
     utils = triton.runtime.driver.active.utils
     return utils.get_device_properties(torch.cuda.current_device())["max_shared_mem"]
 

@@ -208,13 +208,18 @@ def make_plan(problem: Problem, tile: Tile) -> Plan:
         np.asarray(blocks, np.int32),
         np.asarray([*steps, (0, 0, 0, 0)], np.int32),
         (unit, column_unit),
-        _index(problem, links, tile, strides, np.asarray(lanes)),
+        # In parts, since the arrays on the way are many times as large.
+        np.concatenate([_index(problem, links, tile, strides, part) for part in _parts(np.asarray(lanes), 64)]),
         *((near, far) if problem.transposed else (far, near)),
         layout.spacing,
         strides,
         all(first + (tile.depth - 1) * strides[0] < source_channels for first, _ in depths),
         all(count == tile.columns for _, count in layout.columns),
     )
+
+
+def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def _index(problem: Problem, links: Connections, tile: Tile, strides: Pair, lanes: np.ndarray) -> np.ndarray:

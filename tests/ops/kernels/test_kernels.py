@@ -11,6 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,10 @@ SORTED = Level(64, (3, 3), 1, poly((1, 2, 1, 4)), (0, 2, 1, 3), (0, 2, 1, 3))
 PYCONV4 = tuple(Level(16, (k, k), g) for k, g in [(3, 1), (5, 4), (7, 8), (9, 16)])
 
 
+def release(package):
+    return tuple(int(part) for part in package.__version__.split(".")[:2])
+
+
 def run(tmp_path, *arguments, **variables):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1", **variables}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -48,7 +53,9 @@ def run_against_the_reference(tmp_path, **variables):
 
 
 def test_kernels_equal_the_reference_in_the_interpreter(tmp_path):
-    pytest.importorskip("triton", reason="Triton is not installed")
+    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    if release(triton) < (3, 9) and release(np) >= (2, 4):
+        pytest.skip("older interpreters cannot take a loop's bounds from memory with NumPy 2.4")
     run_against_the_reference(tmp_path, TRITON_INTERPRET="1")
 
 
@@ -281,3 +288,39 @@ def test_every_config_compiles_for_gpus_and_fits(kernel, name, levels, dtype, ca
         assert "cp.async" in made.asm["ptx"]
         if dtype == torch.bfloat16:
             assert ("wgmma.mma_async" if capability == 90 else "mma.sync") in made.asm["ptx"], config
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter does not tune")
+@pytest.mark.parametrize("kernel", ["convolve", "correlate"])
+def test_tuning_gives_the_kernel_every_argument_and_runs_the_fastest(kernel, monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from pyconv_search.ops.kernels import launch
+
+    launch.tuned.cache_clear()
+    tuner, ran = launch.tuned(kernel), []
+    assert tuner.cache_results
+    # No GPU: a kernel that is slowest with the most rows stands in for the compiled one, and nothing is kept on disk.
+    monkeypatch.setattr(tuner, "cache_results", False)
+    monkeypatch.setattr(tuner.fn, "run", lambda *args, **named: ran.append((len(args), named)))
+
+    def bench(call, quantiles):
+        call()
+        return [ran[-1][1]["BLOCK_M"] * 3 - ran[-1][1]["num_warps"]] * 3
+
+    monkeypatch.setattr(tuner, "_do_bench", bench)
+    monkeypatch.setattr(tuner, "do_bench", bench, raising=False)
+    monkeypatch.setattr(launch, "shared_limit", lambda: SHARED[90])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    problem = Problem((SORTED,), 64, (1, 1))
+    x = torch.zeros(2, 64, 8, 8, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    weights = torch.zeros(64 * 64 * 9, dtype=torch.bfloat16)
+    if kernel == "convolve":
+        launch.convolve(x, weights, None, problem, (8, 8))
+    else:
+        launch.correlate(x, x, problem)
+    names, (given, named) = tuner.fn.arg_names, ran[-1]
+    assert len(ran) > 3
+    assert set(names[given:]) <= set(named)
+    assert not set(names[:given]) & set(named)
+    assert named["BLOCK_M"] == min(other["BLOCK_M"] for _, other in ran)
+    launch.tuned.cache_clear()

@@ -20,6 +20,7 @@ class Connections:
     Attributes:
         shapes: the distinct (height, width, dilation) of the kernels.
         shape: K-by-C index into ``shapes``, −1 where no kernel connects the channels.
+        bits: K-by-C set of that one shape, 1 shifted by its index, or 0.
         first: K-by-C position of the kernel's first number among all weights, the levels' one after the other.
         input_labels, output_labels: numbers that are equal where channels have the same kernels' shapes, by channel.
         interval: (t_in, t_out) if all levels have the same ones interleaved, else 1 in its place.
@@ -28,6 +29,7 @@ class Connections:
 
     shapes: tuple[Shape, ...]
     shape: np.ndarray
+    bits: np.ndarray
     first: np.ndarray
     input_labels: np.ndarray
     output_labels: np.ndarray
@@ -53,9 +55,11 @@ def connections(levels: Sequence[Level], in_channels: int) -> Connections:
         offset += width * fan_in * kh * kw
     if len(shapes) > 63:
         raise UserError(f"levels must have 63 kernels of different size or dilation at most, but got {len(shapes)}")
+    shape = np.concatenate([shape for shape, _ in parts])
     return Connections(
         tuple(shapes),
-        np.concatenate([shape for shape, _ in parts]),
+        shape,
+        np.where(shape < 0, 0, np.int64(1) << np.maximum(shape, 0).astype(np.int64)),
         np.concatenate([first for _, first in parts]),
         _numbered(np.stack(labels_in, 1)),
         _numbered(np.concatenate(labels_out)),

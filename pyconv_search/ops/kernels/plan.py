@@ -123,13 +123,13 @@ class _Layout:
 
     def __init__(self, problem: Problem, links: Connections, tile: Tile) -> None:
         self.problem, self.links, self.tile = problem, links, tile
-        shape, labels, interval = links.shape, (links.output_labels, links.input_labels), links.interval
+        bits, labels, interval = links.bits, (links.output_labels, links.input_labels), links.interval
         if problem.transposed:
-            shape, labels, interval = shape.T, labels[::-1], interval[::-1]
+            bits, labels, interval = bits.T, labels[::-1], interval[::-1]
         self.columns = _runs(labels[0], interval[1], tile.of_columns, tile.columns)
         self.depths = _runs(labels[1], interval[0], tile.of_depth, tile.depth)
-        bits = np.where(shape < 0, 0, np.int64(1) << np.maximum(shape, 0).astype(np.int64))
-        bits = bits[self.columns.order][:, self.depths.order]
+        if self.columns.stride > 1 or self.depths.stride > 1:
+            bits = bits[self.columns.order][:, self.depths.order]
         bits = np.bitwise_or.reduceat(bits, self.columns.starts, 0)
         self.kernels = np.bitwise_or.reduceat(bits, self.depths.starts, 1)
         # Gradients by the input of a strided convolution: pixels of one remainder need taps of one remainder.

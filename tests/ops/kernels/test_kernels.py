@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from pyconv_search.errors import UserError
+from pyconv_search.ops import kernels
 from pyconv_search.ops.kernels import Level, available, executed_macs, multi_scale_conv2d
 from pyconv_search.ops.kernels.choice import bucket, choose
 from pyconv_search.ops.kernels.level import decode, encode
@@ -41,15 +42,15 @@ def release(package):
 
 def run(tmp_path, *arguments, **variables):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1", **variables}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, sys.path)])
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
 
 
 def run_against_the_reference(tmp_path, **variables):
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(HERE), str(HERE / "interpreted.py")]
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(HERE), str(HERE / "interpreted.py")]
     done = run(tmp_path, *command, **variables)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 70
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 60
 
 
 def test_kernels_equal_the_reference_in_the_interpreter(tmp_path):
@@ -210,6 +211,24 @@ def test_sorted_classes_execute_what_the_convolution_has():
     wide = Level(512, (3, 3), 1, poly((1, 2, 1, 4)), (0, 2, 1, 3), (0, 2, 1, 3))
     work = executed_macs((wide,), 512, size=(7, 7))
     assert work.nominal == work.forward == work.grad_input == work.grad_weight == 512 * 512 * 9
+
+
+PYRAMIDS = {
+    "3-5-7-9": PYCONV4,
+    "3-5-7": (Level(64, (3, 3)), Level(32, (5, 5), 4), Level(32, (7, 7), 8)),
+    "3-5": (Level(128, (3, 3)), Level(128, (5, 5), 4)),
+}
+
+
+def test_the_documented_surplus_is_what_is_executed():
+    rows = re.findall(r"^ +(?:PSConv|PyConv) (\S+) +(\d+) +(\d+) +([\d.]+) ([\d.]+) ([\d.]+)$", kernels.__doc__, re.M)
+    assert len(rows) == 11
+    for name, channels, side, *printed in rows:
+        width, order = int(channels), (0, 2, 1, 3) if name == "sorted" else None
+        levels = PYRAMIDS.get(name, (Level(width, (3, 3), 1, poly((1, 2, 1, 4)), order, order),))
+        work = executed_macs(levels, width, size=(int(side), int(side)))
+        found = [one / work.nominal for one in (work.forward, work.grad_input, work.grad_weight)]
+        assert [f"{ratio:.2f}" for ratio in found] == printed, name
 
 
 def compiled(kernel, config, problem, dtype, capability):

@@ -112,7 +112,7 @@ EXAMPLES = {
     "stride 3": Example(8, (Part(8, pattern=(1, 2)),), (3, 3), (8, 7)),
     "image of one pixel": Example(8, (Part(8, pattern=FOUR),), size=(1, 1)),
     "image of one row, batch of one": Example(8, (Part(8, pattern=FOUR),), size=(1, 9), batch=1),
-    "several shares of rows": Example(4, (Part(4, (3, 1)),), size=(17, 31)),
+    "several shares of rows": Example(16, (Part(16, (1, 1)),), size=(17, 31)),
     "pyconv4": Example(16, PYRAMID),
     "pyconv4, stride and bias": Example(16, PYRAMID, (2, 2), (9, 8), bias=True),
     "pyconv3": Example(8, (Part(8), Part(4, (5, 5), 2), Part(4, (7, 7), 4))),

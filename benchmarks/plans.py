@@ -32,6 +32,7 @@ from pyconv_search.arch.presets import preset
 from pyconv_search.arch.spec import Architecture, Conv
 from pyconv_search.models import build
 from pyconv_search.ops import PSConv2d, PyConv2d, execute
+from pyconv_search.ops.packing import pack
 from pyconv_search.ops.planning import operation_of, setting_of
 from pyconv_search.ops.program import Program, program
 from pyconv_search.ops.timing import clock_of, interleaved
@@ -105,9 +106,9 @@ class Case:
     def run(self, found: Program, direction: str) -> Any:
         """One direction by a program."""
         if direction == "output":
-            return execute.output(self.x, self.weights, found)
+            return execute.output(self.x, pack(self.weights, found), found)
         if direction == "input":
-            return execute.input_gradient(self.grad, self.x, self.weights, found)
+            return execute.input_gradient(self.grad, self.x, pack(self.weights, found), found)
         return execute.weight_gradients(self.grad, self.x, self.weights, found)
 
 

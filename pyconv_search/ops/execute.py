@@ -7,7 +7,7 @@ Elsewhere, and for the gradient of a gradient, the program of the output is comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +17,16 @@ from torch.autograd import forward_ad
 
 from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.ops.packing import pack, unpack
-from pyconv_search.ops.program import Program, Step
-from pyconv_search.ops.sums import fold, joined, take, write
+from pyconv_search.ops.program import Channels, Program, Step
+from pyconv_search.ops.sums import fold, joined, take, taken, write
 
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
 # still in the cache when it is added.
 PORTION = 2 * 2**20
+
+
+# Takes channels from a tensor.
+Take = Callable[[Tensor, Channels], Tensor]
 
 
 class Programs(NamedTuple):
@@ -51,7 +55,7 @@ def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     return joined(_outputs(x, pack(weights, program), program), program.output)
 
 
-def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tensor]:
+def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program, take: Take = take) -> list[Tensor]:
     """What every step puts out. Channels that several steps take in the same order are taken once."""
     sources: dict[tuple[int, ...], Tensor] = {}
     found = []
@@ -79,18 +83,24 @@ class _Executed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, programs: Programs, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.programs = programs
-        ctx.save_for_backward(x, *weights)
-        return output(x, weights, programs.output)
+        packed = pack(weights, programs.output)
+        # Packed once a step, if the gradient of the input goes by the same plan.
+        again = packed if programs.input is programs.output and ctx.needs_input_grad[1] else []
+        ctx.programs, ctx.levels = programs, len(weights)
+        ctx.save_for_backward(x, *weights, *again)
+        return output(x, packed, programs.output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        weights, packed = saved[: ctx.levels], saved[ctx.levels :]
         programs, wanted = ctx.programs, ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             return None, *_differentiable(grads[0], x, weights, programs.output, wanted)
         grad = grads[0].contiguous(memory_format=layout(x))
-        input = input_gradient(grad, x, weights, programs.input) if wanted[0] else None
+        input = None
+        if wanted[0]:
+            input = input_gradient(grad, x, packed or pack(weights, programs.input), programs.input)
         if any(wanted[1:]):
             return None, input, *weight_gradients(grad, x, weights, programs.weight)
         return None, input, *[None for _ in weights]
@@ -105,13 +115,13 @@ def _differentiable(
     return [next(found) if needed else None for needed in wanted]
 
 
-def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
-    """The output by a program, N×C'×H'×W'; sums are made in place."""
-    packed, sums = pack(weights, program), program.output
+def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
+    """The output by a program, N×C'×H'×W', from its packed weights; sums are made in place."""
+    sums = program.output
     whole: Tensor | None = None
     for part in portions(x):
-        found = _outputs(x[part], packed, program)
-        if part == slice(0, len(x)) and not sums.runs and not sums.orders:
+        found = _outputs(x[part], packed, program, taken)
+        if part == slice(0, len(x)) and sums.one:
             return found[0]
         if whole is None:
             shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
@@ -121,18 +131,17 @@ def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     return whole
 
 
-def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
-    """The gradient of the input, N×C×H×W, from that of the output."""
-    packed = pack(weights, program)
+def input_gradient(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
+    """The gradient of the input, N×C×H×W, from that of the output, by a program with its packed weights."""
     whole = torch.empty_like(x, memory_format=layout(x))
     for part in portions(x):
         found = []
         for step, weight in zip(program.steps, packed, strict=True):
             shape = (len(x[part]), len(step.piece.source), *x.shape[2:])
             like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-            asked = take(grad[part], step.target)
+            asked = taken(grad[part], step.target)
             found.append(_backward(asked, like, weight, step, program, of_input=True))
-        if part == slice(0, len(x)) and not program.input.runs and not program.input.orders:
+        if part == slice(0, len(x)) and program.input.one:
             return found[0]
         write(whole[part], found, program.input)
     return whole
@@ -146,10 +155,10 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
         for i, step in enumerate(program.steps):
             piece = step.piece
             if piece.source not in sources:
-                sources[piece.source] = take(x[part], step.source)
+                sources[piece.source] = taken(x[part], step.source)
             filters, columns = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
             like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
-            asked = take(grad[part], step.target)
+            asked = taken(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
             if part.start == 0:
                 found.append(own)

@@ -12,9 +12,12 @@ from torch import Tensor
 from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose
 from pyconv_search.arch.plans.operation import Operation
 from pyconv_search.arch.spec import Conv, Level
+from pyconv_search.ops import kernels
 from pyconv_search.ops.execute import Programs, layout
+from pyconv_search.ops.fused import levels_of, obstacle
 from pyconv_search.ops.program import program
 
+FUSED = "fused"
 INSTRUCTIONS = torch.backends.cpu.get_cpu_capability()
 
 # A list and no context variable, which compilers cannot read.
@@ -64,6 +67,26 @@ def programs(signature: Signature, x: Tensor) -> Programs:
     if torch.compiler.is_compiling():
         return _constant(signature, _place(x), forced)
     return _programs(signature, _place(x), forced)
+
+
+def fused(signature: Signature, x: Tensor) -> tuple[kernels.Level, ...] | None:
+    """The levels of one kernel for all of the operation, if it is executed so: on a GPU that can, or where forced."""
+    forced = _forced[-1]
+    if torch.compiler.is_exporting() or (forced != FUSED and (forced or x.device.type != "cuda")):
+        return None
+    place = (str(x.device), str(x.dtype).removeprefix("torch."))
+    return _constant_fused(signature, *place) if torch.compiler.is_compiling() else _fused(signature, *place)
+
+
+@lru_cache(maxsize=4096)
+def _fused(signature: Signature, device: str, dtype: str) -> tuple[kernels.Level, ...] | None:
+    operation = operation_of(signature)
+    return None if obstacle(operation, torch.device(device), dtype) else levels_of(operation)
+
+
+@torch.compiler.assume_constant_result
+def _constant_fused(signature: Signature, device: str, dtype: str) -> tuple[kernels.Level, ...] | None:
+    return _fused(signature, device, dtype)
 
 
 @lru_cache(maxsize=4096)

@@ -24,12 +24,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import plain
-from pyconv_search.arch.plans.choice import choose
 from pyconv_search.arch.plans.operators import Operator, named
-from pyconv_search.arch.plans.traffic import executed_macs
 from pyconv_search.ops import build_conv
-from pyconv_search.ops.bench import STANDARD, Place, call, compared, forcible
-from pyconv_search.ops.planning import setting_of
+from pyconv_search.ops.bench import STANDARD, Place, call, candidate, compared, forcible
 from pyconv_search.ops.roofline import Roofline, measure_roofline
 from pyconv_search.report.figures import BLUE, GREY, STYLE, VERMILION
 from pyconv_search.report.svg import INK, embeddable
@@ -77,19 +74,20 @@ def draw(file: Path, place: Place) -> None:
 
 def measured(operator: Operator, place: Place, with_standard: bool) -> list[Point]:
     """The points of an operator: its plans, the released structure, and on demand the standard convolution."""
-    own, size = operator.operation, operator.sizes(place.batch)[1]
+    own = operator.operation
     x = place.images(own.in_channels, operator.height, operator.width)
-    chosen = choose(own, setting_of(x)).plan.name
     modules = {
-        STANDARD: place.module(nn.Conv2d(own.in_channels, own.conv.width, 3, own.stride, 1, bias=False)),
-        RELEASED: place.module(plain(own.in_channels, own.conv, own.stride)),
+        STANDARD: nn.Conv2d(own.in_channels, own.conv.width, 3, own.stride, 1, bias=False),
+        RELEASED: plain(own.in_channels, own.conv, own.stride),
     }
-    actions = {name: call("forward", module, x) for name, module in modules.items()}
+    actions = {name: call("forward", place.module(module), x) for name, module in modules.items()}
     macs = {name: counted(action) for name, action in actions.items()}
-    module, plans = place.module(build_conv(own.conv, own.in_channels, own.stride)), plans_of(operator, chosen)
+    module = place.module(build_conv(own.conv, own.in_channels, own.stride))
+    chosen = candidate(operator, "forward", module, x, "").what
+    plans = plans_of(operator, place, chosen)
     for label, plan in plans.items():
         actions[label] = call("forward", module, x, plan)
-        macs[label] = executed_macs(choose(own, setting_of(x), forced=plan).plan, size)
+        macs[label] = candidate(operator, "forward", module, x, plan).works[0].macs
     times = compared(actions, STANDARD, place.device, place.seconds)
     kinds = {STANDARD: ""}
     return [
@@ -105,10 +103,10 @@ def measured(operator: Operator, place: Place, with_standard: bool) -> list[Poin
     ]
 
 
-def plans_of(operator: Operator, chosen: str) -> dict[str, str]:
+def plans_of(operator: Operator, place: Place, chosen: str) -> dict[str, str]:
     """The plans to draw by label, each once; the forward passes of ``swapped`` plans are those of others."""
     found: dict[str, str] = {}
-    for way, plan in forcible(operator.operation).items():
+    for way, plan in forcible(operator.operation, place).items():
         if "swapped" not in way and plan not in found.values():
             found[plan if ":" not in plan else "own groups" if way == "plain" else way] = plan
     return found if chosen in found.values() else {**found, "mixed": chosen}
@@ -128,7 +126,9 @@ def picture(panels: Sequence[tuple[Operator, list[Point]]], roofline: Roofline, 
     with matplotlib.rc_context({**STYLE, "font.size": 8.5}):
         figure = Figure(figsize=(9.4, 8.0), facecolor="white")
         FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1), width_ratios=(1.5, 1.1, 0.8), wspace=0.16, hspace=0.17)
+        grid = figure.add_gridspec(
+            2, 3, height_ratios=(1.35, 1), width_ratios=(1.5, 1.1, 0.8), wspace=0.16, hspace=0.17
+        )
         figure.subplots_adjust(0.06, 0.085, 0.99, 0.895)
         for part, (operator, points) in zip((grid[0, :], *(grid[1, i] for i in range(3))), panels, strict=True):
             _panel(figure.add_subplot(part), operator, points, roofline)

@@ -17,7 +17,8 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
 
 if TYPE_CHECKING:
-    from pyconv_search.arch.plans.choice import Setting
+    from pyconv_search.arch.plans.choice import Choice, Setting
+    from pyconv_search.arch.plans.network import Fused
     from pyconv_search.arch.spec import Architecture
     from pyconv_search.search.runner import Outcome
 
@@ -153,7 +154,7 @@ def cost(
     arch = _network(network)
     found, wanted = cost(arch), (batch, dtype.value)
     setting = _setting(device.value, dtype.value, channels_last, instructions)
-    executed = executions(arch, setting, batch, costs.ITEMSIZES[dtype.value])
+    executed = executions(arch, setting, batch, costs.ITEMSIZES[dtype.value], _fused(device))
     if as_json:
         _print({**costs.cost_dict(arch, found, *wanted), "plans": plans.plans_dict(executed, setting, batch)})
     else:
@@ -307,11 +308,11 @@ def bench_ops(
     from pyconv_search.ops import bench
     from pyconv_search.ops.roofline import measure_roofline
 
-    bench.check_way(found, plan)
     torch.set_num_threads(threads or torch.get_num_threads())
     torch.backends.cudnn.benchmark = True  # both sides at their best
     numbers, images = getattr(torch, dtype.value), batch or (16 if device is Device.cpu else 200)
     place = bench.Place(torch.device(device.value), numbers, channels_last, images, seconds)
+    bench.check_way(found, plan, place)
     roofline = measure_roofline(device.value, numbers, min(3.0, seconds))
     rows, complete = said.follow(bench.bench(found, place, roofline, plan, all_plans), len(found) * len(bench.MODES))
     measured = (rows, roofline, place, complete)
@@ -344,6 +345,15 @@ def _setting(device: str, dtype: str, channels_last: bool, instructions: str | N
         raise UserError(f"--instructions {legal}, but got {instructions}")
     own = cpu_instructions() if device == "cpu" and instructions is None else instructions or ""
     return Setting(device, dtype, channels_last, own)
+
+
+def _fused(device: Device) -> tuple[Choice, Fused] | None:
+    """The kernels of a GPU; their work is computed where PyTorch is imported."""
+    if device is not Device.cuda:
+        return None
+    from pyconv_search.ops.fused_work import CHOICE, fused_work
+
+    return CHOICE, fused_work
 
 
 def _written(file: Path) -> Architecture:

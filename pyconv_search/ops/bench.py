@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pyconv_search.arch.plans.choice import DIRECTIONS, Choice, Setting, choose
+from pyconv_search.arch.plans.choice import DIRECTIONS, Choice, Setting, choose, forced_parts
 from pyconv_search.arch.plans.network import plans_text
 from pyconv_search.arch.plans.operation import Operation
 from pyconv_search.arch.plans.operators import Operator
@@ -20,7 +20,9 @@ from pyconv_search.arch.plans.ways import ways
 from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.errors import UserError
 from pyconv_search.ops.build import build_conv
-from pyconv_search.ops.planning import executed_as, setting_of
+from pyconv_search.ops.fused import obstacle
+from pyconv_search.ops.fused_work import CHOICE, FUSED, fused_work
+from pyconv_search.ops.planning import executed_as, fused, setting_of
 from pyconv_search.ops.roofline import LONG_ENOUGH, Roofline
 from pyconv_search.ops.timing import Spread, Times, clock_of, interleaved
 
@@ -95,44 +97,44 @@ def bench(
             build_conv(operator.operation.conv, operator.operation.in_channels, operator.operation.stride)
         )
         x = place.images(operator.operation.in_channels, operator.height, operator.width)
-        forced = list(forcible(operator.operation)) if all_plans and operator.planned else []
+        forced = list(forcible(operator.operation, place)) if all_plans and operator.planned else []
         for mode in MODES:
-            candidates = [_standard(operator, place)]
+            candidates = [_standard(operator, mode, place)]
             for each in [way, *forced]:
-                candidate = _candidate(operator, mode, module, setting_of(x), each)
-                if candidate.what not in [other.what for other in candidates]:
-                    candidates.append(candidate)
+                found = candidate(operator, mode, module, x, each)
+                if found.what not in [other.what for other in candidates]:
+                    candidates.append(found)
             yield _compared(operator, mode, candidates, x, (place, roofline))
 
 
-def check_way(operators: Sequence[Operator], way: str) -> None:
-    """Raise UserError if a ``way`` is named that none of the operators has."""
+def check_way(operators: Sequence[Operator], way: str, place: Place) -> None:
+    """Raise UserError if a ``way`` is named that none of the operators has in this place."""
     own = [one.operation for one in operators if one.planned]
-    setting = Setting("cpu")
-    if way and not any(choose(one, setting, forced=way).reason.startswith("forced") for one in own):
-        known = dict.fromkeys(name for one in own for name in forcible(one))
+    known = dict.fromkeys(name for one in own for name in forcible(one, place))
+    if way and way not in known and all(forced_parts(one, way) is None for one in own):
         raise UserError(
             f"plan must be one of {', '.join(known) or 'none'} for these operators, or the name of a whole plan, "
             f"but got {way!r}"
         )
 
 
-def forcible(operation: Operation) -> dict[str, str]:
+def forcible(operation: Operation, place: Place) -> dict[str, str]:
     """Every way that can be forced on all levels that have it, with the name of the plan that it makes."""
     count = len(operation.conv.levels)
     every = tuple(range(count))
     names = ["plain", *(way for i in every for way in ways(operation, (i,)))]
     if count > 1:
         names += [way.replace("grouped", "merged") for way in ways(operation, every)]
-    return {name: choose(operation, Setting("cpu"), forced=name).plan.name for name in names}
+    plans = {name: choose(operation, Setting("cpu"), forced=name).plan.name for name in names}
+    fits = obstacle(operation, place.device, str(place.dtype).removeprefix("torch.")) is None
+    return {**plans, FUSED: FUSED} if fits else plans
 
 
 def call(mode: str, module: nn.Module, x: Tensor, way: str = "") -> Callable[[], object]:
     """What is timed: the output, or in ``training`` the output and the gradients of input and weights."""
-    context = executed_as if way else nullcontext
 
     def forward() -> object:
-        with torch.no_grad(), context(way):
+        with torch.no_grad(), _forced(way):
             return module(x)
 
     if mode == "forward":
@@ -141,7 +143,7 @@ def call(mode: str, module: nn.Module, x: Tensor, way: str = "") -> Callable[[],
     grad = torch.randn_like(module(leaf))
 
     def training() -> object:
-        with context(way):
+        with _forced(way):
             out = module(leaf)
         return torch.autograd.grad(out, [leaf, *weights], grad)
 
@@ -171,46 +173,61 @@ def compared(
     return interleaved(actions, baseline, seconds=seconds / count, clock=clock_of_one)
 
 
-class _Candidate(NamedTuple):
-    """A module with the plans by which it is executed, what it computes, and the way that is forced, if any."""
+class Candidate(NamedTuple):
+    """A module with the plans by which it is executed and the work of each direction of the mode, on a whole batch.
+
+    ``what`` says the plans in words, ``way`` is the forced one, if any, ``nominal`` the work of one direction.
+    """
 
     what: str
-    operation: Operation
     module: nn.Module
-    choices: dict[str, Choice]
     way: str
+    choices: dict[str, Choice]
+    nominal: Work
+    works: list[Work]
 
 
-def _standard(operator: Operator, place: Place) -> _Candidate:
+def _standard(operator: Operator, mode: str, place: Place) -> Candidate:
     """A 3×3 convolution of the same channels and stride."""
     own = operator.operation
-    module = nn.Conv2d(own.in_channels, own.conv.width, 3, operator.operation.stride, 1, bias=False)
+    module = nn.Conv2d(own.in_channels, own.conv.width, 3, own.stride, 1, bias=False)
     operation = Operation(own.in_channels, Conv((Level(3, own.conv.width),)), own.stride)
-    return _Candidate(STANDARD, operation, place.module(module), {}, "")
+    least = nominal(operation, *operator.sizes(place.batch), place.dtype.itemsize)
+    return Candidate(STANDARD, place.module(module), "", {}, least, [least] * len(MODES[mode]))
 
 
-def _candidate(operator: Operator, mode: str, module: nn.Module, setting: Setting, way: str) -> _Candidate:
+def candidate(operator: Operator, mode: str, module: nn.Module, x: Tensor, way: str) -> Candidate:
     """The operator by the plans that are chosen, or by a forced way."""
+    own, setting = operator.operation, setting_of(x)
+    sizes = operator.sizes(len(x))
+    least = nominal(own, *sizes, x.element_size())
     if not operator.planned:
-        return _Candidate("one convolution of PyTorch", operator.operation, module, {}, "")
-    choices = {d: choose(operator.operation, setting, d, way) for d in MODES[mode]}
-    return _Candidate(plans_text(choices), operator.operation, module, choices, way)
+        return Candidate("one convolution of PyTorch", module, "", {}, least, [least] * len(MODES[mode]))
+    with _forced(way):
+        in_one = fused(module.signature, x) is not None  # type: ignore[arg-type]
+    work = fused_work(own, setting.dtype, sizes, x.element_size()) if in_one else None
+    if work is not None:
+        return Candidate(FUSED, module, way, dict.fromkeys(MODES[mode], CHOICE), least, [work[d] for d in MODES[mode]])
+    choices = {d: choose(own, setting, d, way) for d in MODES[mode]}
+    works = [executed(choice.plan, *sizes, x.element_size()) for choice in choices.values()]
+    return Candidate(plans_text(choices), module, way, choices, least, works)
+
+
+def _forced(way: str) -> AbstractContextManager[None]:
+    return executed_as(way) if way else nullcontext()
 
 
 def _compared(
-    operator: Operator, mode: str, candidates: Sequence[_Candidate], x: Tensor, at: tuple[Place, Roofline]
+    operator: Operator, mode: str, candidates: Sequence[Candidate], x: Tensor, at: tuple[Place, Roofline]
 ) -> list[Row]:
     place, roofline = at
     actions = {one.what: call(mode, one.module, x, one.way) for one in candidates}
     taken = compared(actions, STANDARD, place.device, place.seconds)
-    sizes = (*operator.sizes(place.batch), place.dtype.itemsize)
     rows = []
     for one in candidates:
-        least, seconds, ratio = nominal(one.operation, *sizes), taken[one.what].seconds, taken[one.what].ratio
-        assert ratio is not None
-        works = [executed(one.choices[d].plan, *sizes) if one.choices else least for d in MODES[mode]]
-        needed, rounds = least.times(len(works)), taken[one.what].rounds
-        share = roofline.share(needed.macs, needed.bytes, seconds.median)
-        work = (needed, sum(works, NOTHING))
-        rows.append(Row(operator, mode, one.what, one.choices, *work, seconds, ratio, rounds, share))
+        times, needed = taken[one.what], one.nominal.times(len(one.works))
+        assert times.ratio is not None
+        share = roofline.share(needed.macs, needed.bytes, times.seconds.median)
+        work = (needed, sum(one.works, NOTHING))
+        rows.append(Row(operator, mode, one.what, one.choices, *work, times.seconds, times.ratio, times.rounds, share))
     return rows

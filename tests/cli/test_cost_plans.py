@@ -9,7 +9,10 @@ import pytest
 
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.plans.choice import DIRECTIONS
+from pyconv_search.arch.plans.operation import Operation
 from pyconv_search.arch.presets import preset
+from pyconv_search.arch.spec import Conv, Level
+from pyconv_search.ops.fused_work import fused_work
 
 Said = tuple[int, str, str]
 ON_AVX512 = ("--instructions", "AVX512")
@@ -48,6 +51,29 @@ def test_a_network_without_plans_executes_what_is_nominal(command: Callable[...,
     plans = json.loads(command("cost", "resnet-50", "--json", "--device", "cuda")[1])["plans"]
     assert plans["nominal"] == plans["executed"]
     assert plans["instructions"] == ""
+
+
+def test_a_gpu_runs_poly_scale_convolutions_and_pyramids_in_one_kernel(command: Callable[..., Said]) -> None:
+    words = ("--device", "cuda", "--dtype", "bfloat16")
+    plans = json.loads(command("cost", "ps-resnet-50", "--json", *words)[1])["plans"]
+    convolutions = [one for part in plans["parts"] for one in part["convolutions"]]
+    assert {plan["plan"] for one in convolutions for plan in one["plans"].values()} == {"fused"}
+    assert {d: one["bytes"] for d, one in plans["executed"].items()} == {
+        d: one["bytes"] for d, one in plans["nominal"].items()
+    }
+    # Classes of 128 channels fill the kernels' matrix products; narrower ones that lie interleaved do not.
+    ratios = [one["executed"]["output"]["macs"] / one["nominal"]["output"]["macs"] for one in convolutions]
+    assert ratios[0] > 2
+    assert ratios[-1] == 1.0
+
+
+def test_without_a_kernel_for_the_type_a_gpu_has_plans() -> None:
+    operation = Operation(8, Conv((Level(3, 8, 8, (1, 2)),)))
+    sizes = (1, 4, 4), (1, 4, 4)
+    assert fused_work(operation, "float32", sizes, 4) is None  # the pattern runs over the groups
+    operation = Operation(8, Conv((Level(3, 8, 1, (1, 2)),)))
+    assert fused_work(operation, "float64", sizes, 8) is None
+    assert set(fused_work(operation, "float16", sizes, 2) or ()) == set(DIRECTIONS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,11 +23,14 @@ from pyconv_search.errors import UserError
 from pyconv_search.models import build
 from pyconv_search.ops import bench, build_conv
 from pyconv_search.ops.bench import STANDARD, Place, call, compared, forcible
+from pyconv_search.ops.fused import levels_of
+from pyconv_search.ops.kernels import executed_macs
 from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.pyconv import PyConv2d
 from pyconv_search.ops.roofline import Measured, Roofline, nominal_work
 from pyconv_search.ops.timing import Spread, Times
 
+ROOT = Path(__file__).parents[2]
 STEADY = Times(Spread.of([1.0]), 1)
 ROOFLINE = Roofline("abacus", 1, "float32", Measured("copy", 10**9, STEADY), Measured("beads", 10**9, STEADY))
 PLACE = Place(torch.device("cpu"), batch=2, seconds=0.001)
@@ -69,20 +76,47 @@ def test_work_is_nominal_and_executed_and_the_share_that_of_the_roofline():
             assert row.executed.macs >= row.nominal.macs
 
 
+def test_where_triton_runs_one_kernel_for_all_of_it_is_a_way_as_others():
+    """In its interpreter it runs on a CPU; nothing is executed here, which would take minutes."""
+    pytest.importorskip("triton")
+    code = (
+        "from pyconv_search.ops import bench, build_conv\n"
+        "from tests.ops.test_bench import PLACE, POLY\n"
+        "module = build_conv(POLY.operation.conv, 8, (2, 1))\n"
+        "bench.check_way([POLY], 'fused', PLACE)\n"
+        "for way in ('fused', 'masked'):\n"
+        "    found = bench.candidate(POLY, 'training', module, PLACE.images(8, 6, 7), way)\n"
+        "    print(found.what, [work.macs for work in found.works], {work.bytes for work in found.works})"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    work, least = executed_macs(levels_of(POLY.operation), 8, (2, 1), (3, 7)), 4 * (16 * 42 + 16 * 21 + 576)
+    macs = [round(42 * each) for each in (work.forward, work.grad_input, work.grad_weight)]
+    assert done.stdout.splitlines() == [
+        f"fused {macs} {{{least}}}",
+        f"masked-1 {[3 * 576 * 42] * 3} {{{3 * least}}}",
+    ]
+    with pytest.raises(UserError, match="but got 'fused'"):
+        bench.check_way([POLY], "fused", PLACE)
+
+
 def test_all_plans_are_timed_each_once():
     for operator in (POLY, PYRAMID):
         rows = [row for row in rows_of(operator, all_plans=True) if row.mode == "forward"]
         plans = [row.what for row in rows]
         assert len(set(plans)) == len(plans)
-        assert set(plans) >= {STANDARD, *forcible(operator.operation).values()}
+        assert set(plans) >= {STANDARD, *forcible(operator.operation, PLACE).values()}
     assert [row.what for row in rows_of(GROUPED, all_plans=True)] == [STANDARD, "one convolution of PyTorch"] * 2
 
 
 def test_ways_that_can_be_forced():
-    assert forcible(POLY.operation) == {
+    assert forcible(POLY.operation, PLACE) == {
         "plain": "split", "split": "split", "per-class": "per-class", "masked-1": "masked-1"
     }  # fmt: skip
-    found = forcible(PYRAMID.operation)
+    found = forcible(PYRAMID.operation, PLACE)
     assert (
         found.items()
         >= {
@@ -97,13 +131,13 @@ def test_ways_that_can_be_forced():
 
 
 def test_a_way_that_no_operator_has_is_told_with_those_they_have():
-    bench.check_way([POLY, PYRAMID], "merged-1")
-    bench.check_way([POLY, PYRAMID], "")
+    bench.check_way([POLY, PYRAMID], "merged-1", PLACE)
+    bench.check_way([POLY, PYRAMID], "", PLACE)
     with pytest.raises(UserError, match="plan must be one of plain, split, per-class, masked-1 for these") as caught:
-        bench.check_way([POLY, GROUPED], "merged-1")
+        bench.check_way([POLY, GROUPED], "merged-1", PLACE)
     assert "but got 'merged-1'" in str(caught.value)
     with pytest.raises(UserError, match="plan must be one of none"):
-        bench.check_way([GROUPED], "grouped-4")
+        bench.check_way([GROUPED], "grouped-4", PLACE)
 
 
 @pytest.mark.parametrize("operator", [POLY, PYRAMID])
@@ -113,7 +147,7 @@ def test_the_calls_compute_the_output_and_both_gradients(operator):
     module = build_conv(own.conv, own.in_channels, own.stride).double()
     x = torch.randn(SHAPES[operator.name], dtype=torch.float64)
     expected = module(x)
-    for way in ("", *forcible(own)):
+    for way in ("", *forcible(own, PLACE)):
         out = call("forward", module, x, way)()
         assert not out.requires_grad
         torch.testing.assert_close(out, expected)

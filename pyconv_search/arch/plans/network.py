@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pyconv_search.arch import counting, network
@@ -80,22 +80,35 @@ class Executed:
     work: dict[str, Work]
 
 
-def executions(arch: Architecture, setting: Setting, batch: int = 1, itemsize: int = 4) -> list[Executed]:
-    """Every call of a network as it is executed on ``setting``, for ``batch`` images of ``itemsize``-byte numbers."""
-    return [_executed(call, setting, batch, itemsize) for call in calls(arch)]
+# What takes an operation, a type, the sizes of input and output and the bytes of a number, and gives the work of each
+# direction in one kernel, or None if it has none for it.
+Fused = Callable[[Operation, str, tuple[Size, Size], int], dict[str, Work] | None]
 
 
-def _executed(call: Call, setting: Setting, batch: int, itemsize: int) -> Executed:
-    choices = {}
-    if call.operation is not None and call.planned:
-        choices = {d: choose(call.operation, setting, d) for d in DIRECTIONS}
-    own = call.nominal(batch, itemsize).times(call.times)
+def executions(
+    arch: Architecture, setting: Setting, batch: int = 1, itemsize: int = 4, fused: tuple[Choice, Fused] | None = None
+) -> list[Executed]:
+    """Every call of a network as it is executed on ``setting``, for ``batch`` images of ``itemsize``-byte numbers.
+
+    ``fused`` says of which operations one kernel takes the place of plans, and how that is to be called.
+    """
+    return [_executed(call, setting, (batch, itemsize), fused) for call in calls(arch)]
+
+
+def _executed(call: Call, setting: Setting, at: tuple[int, int], fused: tuple[Choice, Fused] | None) -> Executed:
+    own = call.nominal(*at).times(call.times)
     nominal = {d: NOTHING if call.on_image and d == "input" else own for d in DIRECTIONS}
-    work = nominal
-    if choices:
-        sizes = call.sizes(batch)
-        work = {d: executed(choice.plan, *sizes, itemsize).times(call.times) for d, choice in choices.items()}
-    return Executed(call, choices, nominal, work)
+    if call.operation is None or not call.planned:
+        return Executed(call, {}, nominal, nominal)
+    (batch, itemsize), choices, work = at, {}, None
+    sizes = call.sizes(batch)
+    if fused is not None:
+        work = fused[1](call.operation, setting.dtype, sizes, itemsize)
+        choices = dict.fromkeys(DIRECTIONS, fused[0])
+    if work is None:
+        choices = {d: choose(call.operation, setting, d) for d in DIRECTIONS}
+        work = {d: executed(choice.plan, *sizes, itemsize) for d, choice in choices.items()}
+    return Executed(call, choices, nominal, {d: one.times(call.times) for d, one in work.items()})
 
 
 def plans_text(choices: Mapping[str, Choice]) -> str:

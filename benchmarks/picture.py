@@ -1,7 +1,9 @@
 """Time against multiply-adds for every plan of the operators, as an SVG: what each way executes, and how fast.
 
-On a diagonal every multiply-add takes equally long. One goes through the standard convolution of the same width, one is
-the rate of the machine's roofline. What lies below the first gets more done in its time than the standard convolution.
+A plan that is called *sorted* is that of a PSConv whose channels are in the order that they have in a network; the
+others are those of a lone module, and so are masked ones, which do the same in either order. On a diagonal every
+multiply-add takes equally long. One goes through the standard convolution of the same width, one is the rate of the
+machine's roofline. What lies below the first gets more done in its time than the standard convolution.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -27,6 +30,7 @@ from benchmarks.plain import plain
 from pyconv_search.arch.plans.operators import Operator, named
 from pyconv_search.ops import build_conv
 from pyconv_search.ops.bench import STANDARD, Place, call, candidate, compared, forcible
+from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.roofline import Roofline, measure_roofline
 from pyconv_search.report.figures import BLUE, GREY, STYLE, VERMILION
 from pyconv_search.report.svg import INK, embeddable
@@ -82,25 +86,40 @@ def measured(operator: Operator, place: Place, with_standard: bool) -> list[Poin
     }
     actions = {name: call("forward", place.module(module), x) for name, module in modules.items()}
     macs = {name: counted(action) for name, action in actions.items()}
-    module = place.module(build_conv(own.conv, own.in_channels, own.stride))
-    chosen = candidate(operator, "forward", module, x, "").what
-    plans = plans_of(operator, place, chosen)
-    for label, plan in plans.items():
-        actions[label] = call("forward", module, x, plan)
-        macs[label] = candidate(operator, "forward", module, x, plan).works[0].macs
+    chosen = set()
+    for order, (one, module) in orders(operator, place).items():
+        best = candidate(one, "forward", module, x, "").what
+        for label, plan in plans_of(one, place, best).items():
+            if order and "masked" in plan and plan != best:
+                continue
+            name = f"{label}{order}"
+            actions[name] = call("forward", module, x, plan)
+            macs[name] = candidate(one, "forward", module, x, plan).works[0].macs
+            chosen |= {name} if plan == best else set()
     times = compared(actions, STANDARD, place.device, place.seconds)
-    kinds = {STANDARD: ""}
     return [
         Point(
             name,
             macs[name] / place.batch,
             times[name].seconds.median / place.batch,
-            kinds.get(name, operator.name[:6]),
-            plans.get(name) == chosen,
+            "" if name == STANDARD else operator.name[:6],
+            name in chosen,
         )
         for name in actions
         if name != STANDARD or with_standard
     ]
+
+
+def orders(operator: Operator, place: Place) -> dict[str, tuple[Operator, nn.Module]]:
+    """The operator with its module, and where it can be, with its channels sorted on both sides as in a network."""
+    own = operator.operation
+    module = place.module(build_conv(own.conv, own.in_channels, own.stride))
+    found = {"": (operator, module)}
+    if isinstance(module, PSConv2d):
+        turned = deepcopy(module)
+        turned.sorted_in = turned.sorted_out = True
+        found[" sorted"] = (replace(operator, operation=replace(own, sorted_in=True, sorted_out=True)), turned)
+    return found
 
 
 def plans_of(operator: Operator, place: Place, chosen: str) -> dict[str, str]:

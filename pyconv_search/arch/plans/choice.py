@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 
@@ -172,8 +172,7 @@ def key_of(operation: Operation) -> str:
 def measured(operation: Operation, setting: Setting, direction: str) -> str | None:
     """The name of the plan that was fastest where it was measured; the one of stride 1 for another stride."""
     table = _table().get(f"{setting}; {direction}", {})
-    key = key_of(operation)
-    return table.get(key) or table.get(key.split(" /")[0]) if " /" in key else table.get(key)
+    return table.get(key_of(operation)) or table.get(key_of(replace(operation, stride=(1, 1))))
 
 
 @lru_cache(maxsize=1)

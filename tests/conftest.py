@@ -71,6 +71,7 @@ def draw_operation(seed: int, most: int = 6) -> Operation:
         tuple(r.choice([1, 1, 2, 3, 4]) for _ in range(r.choice([1, 1, 2, 3, 4, 4, 6, 8]))) for _ in range(count)
     ]
     groups = [r.choice([1, 1, 1, 2, 3, 4]) for _ in range(count)]
+    patterns = patterns if r.random() < 0.7 else [(r.choice([1, 2]),)] * count
     common = math.lcm(*groups)
     even = r.random() < 0.5
     in_channels = common * (math.lcm(*map(len, patterns)) if even and count == 1 else r.randint(1, most))

@@ -2,7 +2,8 @@
 
 The output is differentiable to any order. Outside of compilers and function transforms one autograd node holds it all,
 so that nothing is kept but input and weights, sums are made in place, and each gradient may have a program of its own.
-Elsewhere, and for the gradient of a gradient, the program of the output is composed of differentiable operations.
+Elsewhere, for the gradient of a gradient and for complex numbers, the program of the output is composed of
+differentiable operations.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ class Programs(NamedTuple):
 
 def execute(x: Tensor, weights: Sequence[Tensor], programs: Programs) -> Tensor:
     """The operation of ``programs`` on N×C×H×W, without bias."""
-    if _composed():
+    if _composed() or x.is_complex():
         return compose(x, weights, programs.output)
     return _Executed.apply(programs, x, *weights)
 
 
 def _composed() -> bool:
     """Whether something looks at the single operations, or transforms them."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    proxies = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
     transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return torch.compiler.is_compiling() or transformed
+    return proxies or transformed
 
 
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
@@ -77,7 +81,9 @@ class _Executed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         programs, wanted = ctx.programs, ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
+        # Gradients of many outputs at once (is_grads_batched) are transformed by a mechanism of their own.
+        batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])
+        if torch.is_grad_enabled() or batched or _composed():
             return None, *_differentiable(grads[0], x, weights, programs.output, wanted)
         grad = grads[0].contiguous(memory_format=layout(x))
         input = input_gradient(grad, x, weights, programs.input) if wanted[0] else None
@@ -89,9 +95,11 @@ class _Executed(torch.autograd.Function):
 def _differentiable(
     grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients as functions of all that they are computed from."""
+    """The gradients, as functions of all that they are computed from where gradients are recorded."""
     inputs = [each for each, needed in zip([x, *weights], wanted, strict=True) if needed]
-    found = iter(torch.autograd.grad(compose(x, weights, program), inputs, grad, create_graph=True))
+    with torch.enable_grad():
+        out = compose(x, weights, program)
+    found = iter(torch.autograd.grad(out, inputs, grad, create_graph=torch.is_grad_enabled()))
     return [next(found) if needed else None for needed in wanted]
 
 
@@ -128,8 +136,9 @@ def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: 
 
 
 def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> list[Tensor]:
-    """The gradients of the levels' weights from that of the output."""
+    """The gradients of the levels' weights from that of the output; those of 16 bits are added up in 32."""
     found: list[Tensor] = []
+    exact = torch.promote_types(x.dtype, torch.float32)
     for part in portions(x):
         sources: dict[tuple[int, ...], Tensor] = {}
         for i, step in enumerate(program.steps):
@@ -139,11 +148,13 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
             like = x.new_empty(len(piece.target), piece.fan_in, *piece.kernel)
             asked = take(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
-            if part.start == 0:
+            if part == slice(0, len(x)):
                 found.append(own)
+            elif part.start == 0:
+                found.append(own.to(exact))
             else:
                 found[i].add_(own)
-    return unpack(found, weights, program)
+    return unpack([total.to(x.dtype) for total in found], weights, program)
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Program, of_input: bool) -> Tensor:
@@ -164,5 +175,6 @@ def portions(x: Tensor) -> Iterator[slice]:
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """The memory format of images or of a weight."""
-    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+    """The memory format of images or of a weight by its strides; contiguous where they fit both, as in PyTorch."""
+    last = x.stride(1) == 1 and x.stride(3) >= x.shape[1] and x.shape[1:].numel() > 1
+    return torch.channels_last if last else torch.contiguous_format

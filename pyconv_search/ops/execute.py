@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from pyconv_search.ops.packing import pack, unpack
-from pyconv_search.ops.program import Program, Step
+from pyconv_search.ops.program import Program, Step, Sums
 from pyconv_search.ops.sums import fold, joined, take, write
 
 # A CPU takes images in portions of which the input has this many bytes, so that what a step puts out is still in the
@@ -107,9 +107,9 @@ def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     """The output by a program, N×C'×H'×W'; sums are made in place."""
     packed, sums = pack(weights, program), program.output
     whole: Tensor | None = None
-    for part in portions(x):
+    for part in portions(x, program, sums):
         found = _outputs(x[part], packed, program)
-        if part == slice(0, len(x)) and not sums.runs and not sums.orders:
+        if sums.nothing and part == slice(0, len(x)):
             return found[0]
         if whole is None:
             shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
@@ -122,24 +122,32 @@ def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
 def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     """The gradient of the input, N×C×H×W, from that of the output."""
     packed = pack(weights, program)
-    whole = torch.empty_like(x, memory_format=layout(x))
-    for part in portions(x):
-        found = []
-        for step, weight in zip(program.steps, packed, strict=True):
-            shape = (len(x[part]), len(step.piece.source), *x.shape[2:])
-            like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-            found.append(_backward(take(grad[part], step.target), like, weight, step, program, of_input=True))
-        if part == slice(0, len(x)) and not program.input.runs and not program.input.orders:
+    whole: Tensor | None = None
+    for part in portions(x, program, program.input):
+        found = _inputs(grad[part], x[part], packed, program)
+        if program.input.nothing and part == slice(0, len(x)):
             return found[0]
+        whole = torch.empty_like(x, memory_format=layout(x)) if whole is None else whole
         write(whole[part], found, program.input)
+    assert whole is not None
     return whole
+
+
+def _inputs(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tensor]:
+    """What every step puts out for the gradient of the input."""
+    found = []
+    for step, weight in zip(program.steps, packed, strict=True):
+        shape = (len(x), len(step.piece.source), *x.shape[2:])
+        like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+        found.append(_backward(take(grad, step.target), like, weight, step, program, of_input=True))
+    return found
 
 
 def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> list[Tensor]:
     """The gradients of the levels' weights from that of the output; those of 16 bits are added up in 32."""
     found: list[Tensor] = []
     exact = torch.promote_types(x.dtype, torch.float32)
-    for part in portions(x):
+    for part in portions(x, program):
         sources: dict[tuple[int, ...], Tensor] = {}
         for i, step in enumerate(program.steps):
             piece = step.piece
@@ -167,10 +175,11 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
     return found[0] if of_input else found[1]
 
 
-def portions(x: Tensor) -> Iterator[slice]:
-    """Images in portions that fit the cache."""
+def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterator[slice]:
+    """Images in portions that fit the cache; in one where no ``sums`` are to be made of what the steps put out."""
+    alone = sums is not None and sums.nothing and program.steps[0].target.times == 1
     size = x[:1].numel() * x.element_size()
-    each = max(1, PORTION // max(1, size)) if x.device.type == "cpu" else len(x)
+    each = len(x) if alone or x.device.type != "cpu" else max(1, PORTION // max(1, size))
     return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), max(1, each)))
 
 

@@ -36,6 +36,11 @@ class Sums:
     runs: tuple[Run, ...] = ()
     orders: tuple[Integers, ...] = ()
 
+    @property
+    def nothing(self) -> bool:
+        """Whether there is one step, whose tensor it is."""
+        return not self.runs and not self.orders
+
 
 @dataclass(frozen=True, eq=False)
 class Channels:

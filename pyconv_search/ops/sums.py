@@ -56,7 +56,7 @@ def write(into: Tensor, terms: Sequence[Tensor], sums: Sums) -> None:
         _total(into, terms)
     for run in sums.runs:
         _total(into[:, run.whole], [terms[i][:, own] for i, own in run.terms])
-    if not sums.runs and not sums.orders:
+    if sums.nothing:
         into.copy_(terms[0])
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyconv_search.arch.plans.choice import Parts, key_of, plan_of
+from pyconv_search.arch.plans.choice import Parts, key_of, parts_of, plan_of
 from pyconv_search.arch.plans.operation import Operation, side
 from pyconv_search.arch.plans.pieces import Plan
 from pyconv_search.arch.plans.ways import ways
@@ -213,3 +213,16 @@ def gradient_of_weight(x: Tensor, weight: Tensor, programs: Programs) -> Tensor:
     leaf = weight.clone().requires_grad_()
     (grad,) = torch.autograd.grad(execute(x, [leaf], programs).sum(), leaf)
     return grad
+
+
+@pytest.mark.parametrize("way", ["1+2:grouped-1", "1+2:grouped-2"])
+def test_one_convolution_is_not_copied_together_from_portions(way, monkeypatch):
+    """Its output and its gradients are the convolution's own, unless groups put the channels out of order."""
+    monkeypatch.setattr(executor, "PORTION", 1)
+    operation = Operation(8, Conv((Level(3, 4, 2), Level(5, 4, 4))))
+    programs = Programs(*[program(operation, plan_of(operation, parts_of(operation, way)))] * 3)
+    x, weights = torch.randn(4, 8, 6, 6), [torch.randn(4, 4, 3, 3), torch.randn(4, 2, 5, 5)]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        execute(x, weights, programs)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::convolution"] == (1 if way == "1+2:grouped-1" else len(x))

@@ -22,6 +22,8 @@ _VERBS = {
     "load_model": "pyconv_search.models.load",
     "load_released": "pyconv_search.models.released",
     "convert": "pyconv_search.ops.convert",
+    "sort_channels": "pyconv_search.models.sorting",
+    "unsort_channels": "pyconv_search.models.sorting",
     "draw": "pyconv_search.report.drawing.picture",
     "run": "pyconv_search.search.runner",
     "read": "pyconv_search.results.store",

@@ -19,6 +19,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import suggestion
 from pyconv_search.models.blocks import PostBlock
 from pyconv_search.models.layout import Shape, compare, released_keys
+from pyconv_search.models.sorting import sorted_sides
 from pyconv_search.models.state import read_state
 from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.released import READINGS, ReleasedPSConv2d, Rotation, masked_cells, merged, order, rotation
@@ -44,11 +45,13 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Any], mask
 
     Raises:
         UserError: if the file cannot be read, the checkpoint is that of another network (with the first names and
-            shapes that differ), nothing like a layer of the model was published, or ``mask`` must be given or does not
-            fit the weights; the model is then as it was.
+            shapes that differ), nothing like a layer of the model was published, its channels are sorted, or ``mask``
+            must be given or does not fit the weights; the model is then as it was.
     """
     if mask is not None and mask not in READINGS:
         raise UserError(f"mask must be one of {', '.join(READINGS)}, but got {mask!r}{suggestion(mask, READINGS)}")
+    if sorted_sides(model):
+        raise UserError("model must have its channels as built, but they are sorted; unsort_channels(model) first")
     state, name = read_state(source)
     keys, layers, own = released_keys(model), list(_poly_scales(model)), model.state_dict()
     for layer in layers:

@@ -32,10 +32,13 @@ def convert(
             keep their 7×7 stem.
 
     Raises:
-        UserError: if the pattern or axes are out of their range, or ``where`` picks a convolution that cannot become
-            one, with the name of each; the model is then as it was.
+        UserError: if the pattern or axes are out of their range, ``where`` picks a convolution that cannot become
+            one, with the name of each, or channels of the model are sorted; the model is then as it was.
     """
     checked_pattern(pattern, axes)
+    if any(isinstance(module, PSConv2d) and (module.sorted_in or module.sorted_out) for module in model.modules()):
+        # The pattern of a new one beside it would run along channels that stand in another order.
+        raise UserError("model must have its channels as built, but they are sorted; unsort_channels(model) first")
     picked = [
         (name, module)
         for name, module in model.named_modules()

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyconv_search.ops import kernels
 from pyconv_search.ops.arguments import autocast
 from pyconv_search.ops.execute import execute, layout
-from pyconv_search.ops.planning import Signature, programs
+from pyconv_search.ops.planning import Signature, fused, programs
 
 
 def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tensor:
@@ -23,6 +24,9 @@ def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tens
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return convolve(x.to(dtype), [weight.to(dtype) for weight in weights], signature)
+    levels = fused(signature, x)
+    if levels is not None:
+        return kernels.multi_scale_conv2d(x, weights, levels, signature[2])
     if layout(x) != torch.channels_last and any(layout(weight) == torch.channels_last for weight in weights):
         x = x.contiguous(memory_format=torch.channels_last)
     return execute(x, weights, programs(signature, x))

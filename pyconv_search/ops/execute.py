@@ -8,7 +8,7 @@ differentiable operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.ops.packing import pack, unpack
-from pyconv_search.ops.program import Program, Step, Sums
-from pyconv_search.ops.sums import fold, joined, take, write
+from pyconv_search.ops.program import Channels, Program, Step, Sums
+from pyconv_search.ops.sums import fold, joined, take, taken, write
 
-# A CPU takes images in portions of which the input has this many bytes, so that what a step puts out is still in the
-# cache when it is added.
-PORTION = 8 * 2**20
+# Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
+# still in the cache when it is added.
+PORTION = 2 * 2**20
+
+
+# Takes channels from a tensor.
+Take = Callable[[Tensor, Channels], Tensor]
 
 
 class Programs(NamedTuple):
@@ -54,7 +59,7 @@ def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     return joined(_outputs(x, pack(weights, program), program), program.output)
 
 
-def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tensor]:
+def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program, take: Take = take) -> list[Tensor]:
     """What every step puts out. Channels that several steps take in the same order are taken once."""
     sources: dict[tuple[int, ...], Tensor] = {}
     found = []
@@ -62,10 +67,19 @@ def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tens
         piece = step.piece
         if piece.source not in sources:
             sources[piece.source] = take(x, step.source)
-        stride, source = program.operation.stride, sources[piece.source]
-        out = F.conv2d(source, weight, None, stride, step.padding, piece.dilation, piece.groups)
-        found.append(fold(out, step.target.times))
+        found.append(fold(_convolved(sources[piece.source], weight, step, program), step.target.times))
     return found
+
+
+def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tensor:
+    """What the convolution of a step puts out."""
+    piece, stride = step.piece, program.operation.stride
+    if piece.strip == 1:
+        return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
+    width = out_width(x, stride[1])
+    x = F.pad(x, (0, missing(width, piece) * stride[1])) if missing(width, piece) else x
+    strides = (stride[0], stride[1] * piece.strip)
+    return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
 
 
 class _Executed(torch.autograd.Function):
@@ -73,20 +87,26 @@ class _Executed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, programs: Programs, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.programs = programs
-        ctx.save_for_backward(x, *weights)
-        return output(x, weights, programs.output)
+        packed = pack(weights, programs.output)
+        # Packed once a step, if the gradient of the input goes by the same plan.
+        again = packed if programs.input is programs.output and ctx.needs_input_grad[1] else []
+        ctx.programs, ctx.levels = programs, len(weights)
+        ctx.save_for_backward(x, *weights, *again)
+        return output(x, packed, programs.output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        weights, packed = saved[: ctx.levels], saved[ctx.levels :]
         programs, wanted = ctx.programs, ctx.needs_input_grad[1:]
         # Gradients of many outputs at once (is_grads_batched) are transformed by a mechanism of their own.
         batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])
         if torch.is_grad_enabled() or batched or _composed():
             return None, *_differentiable(grads[0], x, weights, programs.output, wanted)
         grad = grads[0].contiguous(memory_format=layout(x))
-        input = input_gradient(grad, x, weights, programs.input) if wanted[0] else None
+        input = None
+        if wanted[0]:
+            input = input_gradient(grad, x, packed or pack(weights, programs.input), programs.input)
         if any(wanted[1:]):
             return None, input, *weight_gradients(grad, x, weights, programs.weight)
         return None, input, *[None for _ in weights]
@@ -103,14 +123,14 @@ def _differentiable(
     return [next(found) if needed else None for needed in wanted]
 
 
-def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
-    """The output by a program, N×C'×H'×W'; sums are made in place."""
-    packed, sums = pack(weights, program), program.output
+def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
+    """The output by a program, N×C'×H'×W', from its packed weights; sums are made in place."""
+    sums = program.output
     whole: Tensor | None = None
     for part in portions(x, program, sums):
-        found = _outputs(x[part], packed, program)
-        if sums.nothing and part == slice(0, len(x)):
-            return found[0]
+        found = _outputs(x[part], packed, program, taken)
+        if sums.one and part == slice(0, len(x)):
+            return found[0].contiguous(memory_format=layout(x))
         if whole is None:
             shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
             whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
@@ -119,14 +139,13 @@ def output(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     return whole
 
 
-def input_gradient(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
-    """The gradient of the input, N×C×H×W, from that of the output."""
-    packed = pack(weights, program)
+def input_gradient(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
+    """The gradient of the input, N×C×H×W, from that of the output, by a program with its packed weights."""
     whole: Tensor | None = None
     for part in portions(x, program, program.input):
         found = _inputs(grad[part], x[part], packed, program)
-        if program.input.nothing and part == slice(0, len(x)):
-            return found[0]
+        if program.input.one and part == slice(0, len(x)):
+            return found[0].contiguous(memory_format=layout(x))
         whole = torch.empty_like(x, memory_format=layout(x)) if whole is None else whole
         write(whole[part], found, program.input)
     assert whole is not None
@@ -139,7 +158,7 @@ def _inputs(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program)
     for step, weight in zip(program.steps, packed, strict=True):
         shape = (len(x), len(step.piece.source), *x.shape[2:])
         like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-        found.append(_backward(take(grad, step.target), like, weight, step, program, of_input=True))
+        found.append(_backward(taken(grad, step.target), like, weight, step, program, of_input=True))
     return found
 
 
@@ -152,9 +171,10 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
         for i, step in enumerate(program.steps):
             piece = step.piece
             if piece.source not in sources:
-                sources[piece.source] = take(x[part], step.source)
-            like = x.new_empty(len(piece.target), piece.fan_in, *piece.kernel)
-            asked = take(grad[part], step.target)
+                sources[piece.source] = taken(x[part], step.source)
+            filters, columns = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
+            like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
+            asked = taken(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
             if part == slice(0, len(x)):
                 found.append(own)
@@ -167,20 +187,62 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Program, of_input: bool) -> Tensor:
     """The gradient of the input or of the weight of one step, of which the other is read."""
-    piece, stride = step.piece, program.operation.stride
+    piece, stride, width = step.piece, program.operation.stride, x.shape[3]
+    if piece.swapped and not of_input:
+        return _swapped(grad, x, weight, step)
+    if piece.strip > 1:
+        x = F.pad(x, (0, missing(grad.shape[3], piece) * stride[1]))
+        grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
     dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
     found = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, step.padding, dilation, False, (0, 0), piece.groups, wanted
     )
-    return found[0] if of_input else found[1]
+    return found[0][..., :width] if of_input else found[1]
+
+
+def _swapped(grad: Tensor, x: Tensor, weight: Tensor, step: Step) -> Tensor:
+    """The gradient of the weight from that of the convolution which leads from the output to the input."""
+    piece = step.piece
+    groups, dilation = piece.groups, (piece.dilation, piece.dilation)
+    like = weight.new_empty(len(piece.source), len(piece.target) // groups, *piece.kernel)
+    back = torch.ops.aten.convolution_backward(
+        x, grad, like, None, (1, 1), step.padding, dilation, False, (0, 0), groups, (False, True, False)
+    )[1]
+    return back.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
+
+
+def out_width(x: Tensor, stride: int) -> int:
+    """The width of what an operation puts out."""
+    return (x.shape[3] - 1) // stride + 1
+
+
+def missing(width: int, piece: Piece) -> int:
+    """Columns that make all strips of a row whole, and two at least: oneDNN 3 gives wrong numbers for a single one
+    (PyTorch 2.13, strided convolutions to a width of 1, in float32 and bfloat16).
+    """
+    return max(2, -(-width // piece.strip)) * piece.strip - width
+
+
+def laid_out(out: Tensor, piece: Piece) -> Tensor:
+    """Strips that were computed as further filters, as pixels."""
+    strips = out.unflatten(1, (piece.groups, piece.strip, -1))
+    return strips.permute(0, 1, 3, 4, 5, 2).flatten(4, 5).flatten(1, 2)
+
+
+def in_strips(grad: Tensor, piece: Piece) -> Tensor:
+    """The adjoint of :func:`laid_out`, after columns of zeros that make the last strip whole."""
+    grad = F.pad(grad, (0, missing(grad.shape[3], piece)))
+    strips = grad.unflatten(1, (piece.groups, -1)).unflatten(4, (-1, piece.strip))
+    return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 
 
 def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterator[slice]:
     """Images in portions that fit the cache; in one where no ``sums`` are to be made of what the steps put out."""
-    alone = sums is not None and sums.nothing and program.steps[0].target.times == 1
+    alone = sums is not None and sums.one and program.steps[0].target.times == 1
     size = x[:1].numel() * x.element_size()
-    each = len(x) if alone or x.device.type != "cpu" else max(1, PORTION // max(1, size))
-    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), max(1, each)))
+    at_once = PORTION * torch.get_num_threads() // max(1, size)
+    each = max(1, len(x) if alone or x.device.type != "cpu" else at_once)
+    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), each))
 
 
 def layout(x: Tensor) -> torch.memory_format:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.ops.program import Program, Step
 from pyconv_search.ops.sums import index
 
@@ -20,8 +21,16 @@ def pack(weights: Sequence[Tensor], program: Program) -> list[Tensor]:
 
 def _packed(weights: Sequence[Tensor], step: Step, tables: dict[tuple[int, int], Tensor]) -> Tensor:
     piece = step.piece
+    if piece.strip > 1:
+        return stripped(_single(weights, step, tables), piece)
+    return _single(weights, step, tables)
+
+
+def _single(weights: Sequence[Tensor], step: Step, tables: dict[tuple[int, int], Tensor]) -> Tensor:
+    piece = step.piece
     if step.whole:
-        return weights[0].reshape(len(piece.target), piece.fan_in, *piece.kernel)
+        shape = (len(piece.target), piece.fan_in, *piece.kernel)
+        return weights[0] if weights[0].shape == shape else weights[0].reshape(shape)
     if step.blocks is not None:
         return torch.cat([weights[block.level][block.rows, block.columns] for block in step.blocks])
     if piece.kernel not in tables:
@@ -44,11 +53,28 @@ def centred(weight: Tensor, kernel: tuple[int, int]) -> Tensor:
     return F.pad(weight, (width, width, height, height)) if height or width else weight
 
 
+def stripped(weight: Tensor, piece: Piece) -> Tensor:
+    """The filters of every group for each pixel of a strip, its kernels shifted to where the pixel stands."""
+    own, shift = weight.unflatten(0, (piece.groups, -1)), piece.extra // (piece.strip - 1)
+    shifted = [F.pad(own, (j * shift, piece.extra - j * shift)) for j in range(piece.strip)]
+    return torch.stack(shifted, 1).flatten(0, 2).contiguous()
+
+
+def _unstripped(grad: Tensor, piece: Piece) -> Tensor:
+    """The adjoint of :func:`stripped`."""
+    own, shift = grad.unflatten(0, (piece.groups, piece.strip, -1)), piece.extra // (piece.strip - 1)
+    parts = [own[:, j, ..., j * shift : j * shift + piece.kernel[1]] for j in range(piece.strip)]
+    return sum(parts[1:], parts[0]).flatten(0, 1)
+
+
 def unpack(grads: Sequence[Tensor], weights: Sequence[Tensor], program: Program) -> list[Tensor]:
     """The gradients of the levels' weights from those of the steps' weights."""
+    pairs = zip(program.steps, grads, strict=True)
+    grads = [_unstripped(grad, step.piece) if step.piece.strip > 1 else grad for step, grad in pairs]
     if program.steps[0].whole:
         return [grads[0].reshape(weights[0].shape)]
-    found = [weight.new_empty(weight.shape) for weight in weights]
+    blocks = all(step.blocks is not None for step in program.steps)
+    found = [torch.empty_like(weight) if blocks else weight.new_empty(weight.shape) for weight in weights]
     for step, grad in zip(program.steps, grads, strict=True):
         if step.blocks is not None:
             for block, part in zip(step.blocks, grad.chunk(len(step.blocks)), strict=True):

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pyconv_search.arch.plans.choice import DIRECTIONS, Choice, Setting, choose, key_of, plain, plan_of
+from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose, key_of, plain, plan_of
 from pyconv_search.arch.plans.operation import Operation, side
-from pyconv_search.arch.plans.ways import WAYS
+from pyconv_search.arch.plans.ways import COUNTED, WAYS
 from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, suggestion
+from pyconv_search.ops import kernels
 from pyconv_search.ops.arguments import autocast, check_input
 from pyconv_search.ops.execute import Programs, layout
+from pyconv_search.ops.fused import levels_of, obstacle
 from pyconv_search.ops.program import program
 
+FUSED = "fused"
 INSTRUCTIONS = torch.backends.cpu.get_cpu_capability()
 
 # What can be forced: ways by their names, some with a number of groups, or every part of a plan with its levels.
-_COUNTED = ("grouped", "masked")
-_NAMES = ("plain", *WAYS)
-_WAY = re.compile(rf"{'|'.join(_NAMES)}|({'|'.join(_COUNTED)}|merged)-[1-9]\d*")
+_NAMES = ("plain", *WAYS, FUSED)
+_WAY = re.compile(rf"{'|'.join(_NAMES)}|({'|'.join(COUNTED)}|merged)-[1-9]\d*")
 _PART = re.compile(
-    rf"\d+(\+\d+)*:({'|'.join(name for name in WAYS if name not in _COUNTED)}|({'|'.join(_COUNTED)})-[1-9]\d*)"
+    rf"\d+(\+\d+)*:({'|'.join(name for name in WAYS if name not in COUNTED)}|({'|'.join(COUNTED)})-[1-9]\d*)"
 )
 
 # A list and no context variable, which compilers cannot read.
@@ -45,8 +48,9 @@ def executed_as(way: str) -> Iterator[None]:
 
     Args:
         way: ``plain`` (every level by itself, no zeros), ``split``, ``per-class`` or ``masked`` (poly-scale levels),
-            ``grouped``, ``grouped-4`` or ``depthwise`` (others), ``merged-2`` (all levels of a pyramid), or the name of
-            a whole plan as :func:`plan` tells it: ``1:grouped-1 2+3:grouped-4``.
+            ``grouped``, ``grouped-4``, ``swapped-4``, ``strips2-4``, ``strips4-4`` or ``depthwise`` (others),
+            ``merged-2`` (all levels of a pyramid), ``fused`` (one Triton kernel), or the name of a whole plan as
+            :func:`plan` tells it: ``1:grouped-1 2+3:grouped-4``.
 
     Raises:
         UserError: (a ValueError) on entry, if there is no such way.
@@ -99,6 +103,30 @@ def programs(signature: Signature, x: Tensor) -> Programs:
     return _programs(signature, _place(x), forced)
 
 
+def fused(signature: Signature, x: Tensor) -> tuple[kernels.Level, ...] | None:
+    """The levels of one kernel for all of the operation, if it is executed so: on a GPU that can, or where forced."""
+    if torch.compiler.is_exporting() or not _may_fuse(x.device.type):
+        return None
+    place = (str(x.device), str(x.dtype).removeprefix("torch."))
+    return _constant_fused(signature, *place) if torch.compiler.is_compiling() else _fused(signature, *place)
+
+
+def _may_fuse(device: str) -> bool:
+    """Whether one kernel is wanted on this type of device: forced, or on a GPU if nothing is."""
+    return _forced[-1] == FUSED or (device == "cuda" and not _forced[-1])
+
+
+@lru_cache(maxsize=4096)
+def _fused(signature: Signature, device: str, dtype: str) -> tuple[kernels.Level, ...] | None:
+    operation = operation_of(signature)
+    return None if obstacle(operation, torch.device(device), dtype) else levels_of(operation)
+
+
+@torch.compiler.assume_constant_result
+def _constant_fused(signature: Signature, device: str, dtype: str) -> tuple[kernels.Level, ...] | None:
+    return _fused(signature, device, dtype)
+
+
 @lru_cache(maxsize=4096)
 def _programs(signature: Signature, place: tuple[str, str, bool, str], forced: str) -> Programs:
     operation, setting = operation_of(signature), Setting(*place)
@@ -110,48 +138,53 @@ def _constant(signature: Signature, place: tuple[str, str, bool, str], forced: s
     return _programs(signature, place, forced)
 
 
+class Planned(NamedTuple):
+    """What was chosen for one direction, why, and the multiply-adds that it executes for one output pixel."""
+
+    name: str
+    reason: str
+    macs: float
+
+
 @dataclass(frozen=True)
 class Plans:
-    """How an operation is executed in a setting: a choice for the output and for the gradients of input and weight."""
+    """How an operation is executed in a setting: the output, and the gradients of the input and of the weight."""
 
     operation: Operation
     setting: Setting
-    output: Choice
-    input: Choice
-    weight: Choice
+    output: Planned
+    input: Planned
+    weight: Planned
 
     @property
     def nominal(self) -> int:
         """Multiply-adds of one output pixel by the operation's definition, one for each of its weights."""
         levels = self.operation.conv.levels
-        fan_ins = [self.operation.in_channels // level.groups for level in levels]
-        kernels = [side(level)[0] * side(level)[1] for level in levels]
         return sum(
-            level.width * fan_in * kernel for level, fan_in, kernel in zip(levels, fan_ins, kernels, strict=True)
+            level.width * (self.operation.in_channels // level.groups) * math.prod(side(level)) for level in levels
         )
 
     @property
     def executed(self) -> dict[str, float]:
         """Of each direction the multiply-adds that its plan executes, in multiples of the nominal ones."""
-        return {direction: getattr(self, direction).plan.macs / self.nominal for direction in DIRECTIONS}
+        return {direction: getattr(self, direction).macs / self.nominal for direction in DIRECTIONS}
 
     def __str__(self) -> str:
         """One line for the operation and one for each direction: name, executed over nominal multiply-adds, reason."""
         titles = {"output": "output", "input": "input gradient", "weight": "weight gradient"}
-        choices = {direction: getattr(self, direction) for direction in DIRECTIONS}
-        width = max(len(choice.plan.name) for choice in choices.values())
+        width = max(len(getattr(self, direction).name) for direction in DIRECTIONS)
         lines = [f"{key_of(self.operation)} on {self.setting}: {self.nominal:,} multiply-adds a pixel"]
-        for direction, choice in choices.items():
-            share = f"×{self.executed[direction]:.2f}"
-            lines.append(f"  {titles[direction]:<15}  {choice.plan.name:<{width}}  {share:>6}  {choice.reason}")
+        for direction in DIRECTIONS:
+            planned, share = getattr(self, direction), f"×{self.executed[direction]:.2f}"
+            lines.append(f"  {titles[direction]:<15}  {planned.name:<{width}}  {share:>6}  {planned.reason}")
         return "\n".join(lines)
 
 
 def plan(module: nn.Module, x: Tensor | Setting) -> Plans:
     """How a module is executed for an input, and why; nothing is computed.
 
-    Inside :func:`executed_as` it tells what is forced. A compiled or transformed module takes its gradients from the
-    output's plan, and an exported one executes the plain plan.
+    Inside :func:`executed_as` it tells what is forced. Where it is no kernel of its own, a compiled or transformed
+    module takes its gradients from the output's plan, and an exported one executes the plain plan.
 
     Args:
         module: a :class:`~pyconv_search.ops.PSConv2d` or a :class:`~pyconv_search.ops.PyConv2d`.
@@ -162,13 +195,29 @@ def plan(module: nn.Module, x: Tensor | Setting) -> Plans:
         UserError: (a ValueError) if the module is no such operator, has no plan because a level was replaced or is
             watched by a hook, or if the input does not fit.
     """
-    found = _signature(module)
-    operation = operation_of(found)
+    operation = operation_of(_signature(module))
     setting = x if isinstance(x, Setting) else _setting(module, x)
     if isinstance(module, nn.Conv2d) and len(operation.conv.levels[0].pattern) == 1:
-        alone = Choice(plan_of(operation, plain(operation)), "one dilation: PyTorch's own convolution")
-        return Plans(operation, setting, alone, alone, alone)
-    return Plans(operation, setting, *(choose(operation, setting, d, _forced[-1]) for d in DIRECTIONS))
+        alone = plan_of(operation, plain(operation))
+        return Plans(operation, setting, *[Planned(alone.name, "one dilation: PyTorch's own", alone.macs)] * 3)
+    why_not = ""
+    if _may_fuse(setting.device):
+        device = torch.device(setting.device) if isinstance(x, Setting) else x.device
+        why_not = obstacle(operation, device, setting.dtype) or ""
+        if not why_not:
+            return _fused_plans(operation, setting)
+    choices = [choose(operation, setting, direction, _forced[-1]) for direction in DIRECTIONS]
+    more = f"; not {FUSED}: {why_not}" if why_not else ""
+    return Plans(operation, setting, *(Planned(one.plan.name, one.reason + more, one.plan.macs) for one in choices))
+
+
+def _fused_plans(operation: Operation, setting: Setting) -> Plans:
+    levels = levels_of(operation)
+    assert levels is not None
+    work = kernels.executed_macs(levels, operation.in_channels, operation.stride)
+    reason = f"forced: {FUSED}" if _forced[-1] == FUSED else "one kernel, wherever the GPU can"
+    each = (work.forward, work.grad_input, work.grad_weight)
+    return Plans(operation, setting, *(Planned(FUSED, reason, macs) for macs in each))
 
 
 def _signature(module: Any) -> Signature:

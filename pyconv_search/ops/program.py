@@ -15,6 +15,8 @@ from pyconv_search.arch.plans.pieces import Piece, Plan
 
 # More slices than this cost more than one gather by index.
 MOST_SLICES = 32
+# Numbers of two bytes that fill a vector register.
+NARROW = 32
 
 Integers = npt.NDArray[np.int64]
 
@@ -27,28 +29,49 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """How the tensors of the steps add up to one: run by run, or whole after each is brought into its ``order``.
+class Order:
+    """Channels by number; ``octets`` are the same by number of eight that stand together, where they come like that."""
 
-    Without runs and order the one step's tensor is it.
+    numbers: Integers
+    octets: Integers | None
+
+    @classmethod
+    def of(cls, channels: Sequence[int] | Integers) -> Order:
+        numbers = np.asarray(channels)
+        eights = numbers.reshape(-1, 8) if len(numbers) % 8 == 0 else np.empty((0, 8), np.int64)
+        together = len(eights) > 0 and (eights == eights[:, :1] // 8 * 8 + np.arange(8)).all()
+        return cls(numbers, eights[:, 0] // 8 if together else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """How the tensors of the steps add up to one: run by run, or whole after each is brought into its order.
+
+    Without either the one step's tensor is it. ``narrow`` says that runs are too short for vector instructions on
+    numbers of two bytes whose channels come last; then there are orders, too, if every tensor has all channels.
     """
 
     runs: tuple[Run, ...] = ()
-    orders: tuple[Integers, ...] = ()
+    orders: tuple[Order, ...] = ()
+    narrow: bool = False
 
     @property
-    def nothing(self) -> bool:
-        """Whether there is one step, whose tensor it is."""
+    def one(self) -> bool:
+        """Whether there is nothing to add."""
         return not self.runs and not self.orders
 
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """Channels to take from a tensor: all as they are, in ``slices``, or by ``index``; each ``times`` in a row."""
+    """Channels to take from a tensor: all as they are, in ``slices``, or in an ``order``; each ``times`` in a row.
+
+    ``narrow`` is as in :class:`Sums`; then there are slices and an order.
+    """
 
     slices: tuple[slice, ...] = ()
-    index: Integers | None = None
+    order: Order | None = None
     times: int = 1
+    narrow: bool = False
 
 
 class Block(NamedTuple):
@@ -180,8 +203,9 @@ def _channels(wanted: Sequence[int], width: int, times: int = 1) -> Channels:
         return Channels(times=times)
     found = slices(wanted)
     if len(found) > MOST_SLICES:
-        return Channels(index=np.array(wanted), times=times)
-    return Channels(found, times=times)
+        return Channels(order=Order.of(wanted), times=times)
+    narrow = len(found) > 1 and len(wanted) < NARROW * len(found)
+    return Channels(found, Order.of(wanted) if narrow else None, times, narrow)
 
 
 def _times(target: Sequence[int]) -> int:
@@ -219,10 +243,14 @@ def _sums(channels: Sequence[Sequence[int]], width: int) -> Sums:
             runs[-1].append(channel)
         else:
             runs.append([channel])
-    if len(runs) > MOST_SLICES and all(len(found) == width for found in places):
-        return Sums(orders=tuple(np.argsort(np.array(found)) for found in channels))
+    orders: tuple[Order, ...] = ()
+    if all(len(found) == width for found in places):
+        orders = tuple(Order.of(np.argsort(np.array(found))) for found in channels)
+    if orders and len(runs) > MOST_SLICES:
+        return Sums(orders=orders)
     terms = [tuple((i, _slice([p[c] for c in run])) for i, p in enumerate(places) if run[0] in p) for run in runs]
-    return Sums(tuple(Run(_slice(run), found) for run, found in zip(runs, terms, strict=True)))
+    found_runs = tuple(Run(_slice(run), found) for run, found in zip(runs, terms, strict=True))
+    return Sums(found_runs, orders, narrow=bool(orders) and width < NARROW * len(runs))
 
 
 def _continues(run: Sequence[int], channel: int, places: Sequence[dict[int, int]]) -> bool:

@@ -6,16 +6,22 @@ section 3.2 and appendices A and B. https://arxiv.org/abs/2007.06191
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyconv_search.arch.plans.operation import class_order, sortable
 from pyconv_search.arch.spec import shortest_period
+from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import Size, check_channels, check_input, checked_pattern, odd_pair, pair
 from pyconv_search.ops.convolve import convolve
-from pyconv_search.ops.planning import Signature
+from pyconv_search.ops.planning import Signature, operation_of
+
+# The marks of sorted channels in the state dict: on each side the residue classes in the order in which they stand.
+ORDERS = ("order_in", "order_out")
 
 
 class PSConv2d(nn.Conv2d):
@@ -25,6 +31,12 @@ class PSConv2d(nn.Conv2d):
     channel k to output channel c. Weight, bias, their initialisation and the state dict are those of ``nn.Conv2d`` with
     the same channels, kernel and groups, and so is the number of multiply-adds executed; dilation d pads by
     ``d·(K − 1)/2``.
+
+    The attributes ``sorted_in`` and ``sorted_out`` say that the channels on that side of every group stand class by
+    class instead, in :func:`pyconv_search.arch.plans.operation.class_order`, so that nothing is gathered. To set one
+    gives the weight, as it is, this other meaning; :func:`pyconv_search.models.sorting.sort_channels` moves weights
+    and neighbouring layers along. While one is set, the state dict holds ``order_in`` or ``order_out`` too, and a
+    state of another order is refused.
 
     Shape:
         N×in_channels×H×W (or without N) to N×out_channels×H'×W', where H' = ⌊(H − 1)/stride⌋ + 1 and W' alike.
@@ -37,7 +49,8 @@ class PSConv2d(nn.Conv2d):
             convolution (groups = in_channels) it runs over the groups (appendix A).
 
     Raises:
-        UserError: (a ValueError) if an argument is out of its range, and in ``forward`` if the input does not fit.
+        UserError: (a ValueError) if an argument is out of its range, in ``forward`` if the input does not fit, and when
+            ``sorted_in`` or ``sorted_out`` is set where the pattern does not divide the channels of a group.
     """
 
     def __init__(
@@ -60,7 +73,64 @@ class PSConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, strides, half, 1, groups, bias, device=device, dtype=dtype)
         self.pattern, self.axes = dilations, axes
         self.cycle = (1,) if kernel == (1, 1) else shortest_period(dilations)
-        self.sorted_in = self.sorted_out = False
+
+    @property
+    def sorted_in(self) -> bool:
+        """Whether the input channels of every group stand class by class."""
+        return "order_in" in self._buffers
+
+    @sorted_in.setter
+    def sorted_in(self, value: bool) -> None:
+        self._mark("in", self.in_channels, value)
+
+    @property
+    def sorted_out(self) -> bool:
+        """Whether the output channels of every group stand class by class."""
+        return "order_out" in self._buffers
+
+    @sorted_out.setter
+    def sorted_out(self, value: bool) -> None:
+        self._mark("out", self.out_channels, value)
+
+    def _mark(self, side: str, channels: int, value: bool) -> None:
+        if not value:
+            self._buffers.pop(f"order_{side}", None)
+            return
+        (level,) = operation_of(self.signature).conv.levels
+        if not sortable(channels, level):
+            raise UserError(
+                f"sorted_{side} must be False here, but got True: only a pattern of several dilations whose length "
+                f"divides the channels of a group can be sorted; this is {self.cycle} on {channels} channels in "
+                f"{self.groups} groups"
+            )
+        # A buffer goes wherever the weight goes: to other devices, into copies, exports and every kind of state dict.
+        order = torch.tensor(class_order(self.cycle), device=self.weight.device)
+        self.register_buffer(f"order_{side}", order)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        problem = self._other_order(state_dict, prefix)
+        errors: list[str] = args[-1]
+        if problem is None:
+            super()._load_from_state_dict(state_dict, prefix, *args)
+        elif not any(problem in error for error in errors):
+            # An error, since in a load that is not strict all else is passed over.
+            errors.append(f"{prefix.rstrip('.') or 'the model itself'}: {problem}")
+
+    def _other_order(self, state: Mapping[str, Any], prefix: str) -> str | None:
+        """What to do about a state whose channels stand in another order than here; None if there is none."""
+        if not any(f"{prefix}{name}" in state for name in ("weight", "bias", *ORDERS)):
+            return None
+        for name in ORDERS:
+            here, there = self._buffers.get(name), state.get(f"{prefix}{name}")
+            if here is not None and there is None:
+                return (
+                    "channels are sorted in the model but not in the state dict; unsort_channels(model) before loading"
+                )
+            if here is None and there is not None:
+                return "channels are sorted in the state dict but not in the model; sort_channels(model) before loading"
+            if there is not None and not there.is_meta and tuple(there.tolist()) != class_order(self.cycle):
+                return f"{name} must be {list(class_order(self.cycle))} for this pattern, but got {there.tolist()}"
+        return None
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -131,8 +131,8 @@ def _level(module: nn.Module, in_channels: int, stride: tuple[int, int]) -> Leve
         return None
     kernel, dilation = (module.kernel_size[0], module.kernel_size[1]), module.dilation[0]
     if isinstance(module, PSConv2d):
-        level = kernel, module.out_channels, module.groups, module.cycle, module.axes
-        return None if module.sorted_in or module.sorted_out else level
+        own = (kernel, module.out_channels, module.groups, module.cycle, module.axes)
+        return None if module.sorted_in or module.sorted_out else own
     half = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
     usual = (module.padding, module.padding_mode) == (half, "zeros") and module.dilation == (dilation, dilation)
     return (kernel, module.out_channels, module.groups, (dilation,), "both") if usual else None

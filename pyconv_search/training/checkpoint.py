@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pyconv_search.errors import UserError
+from pyconv_search.models.sorting import canonical_state, follow_order
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, epoch_from_dict
 
@@ -57,6 +58,9 @@ def momentum_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put the state of a checkpoint into ``model`` and its SGD ``optimizer``.
 
+    The channels of the model are sorted if those of the checkpoint are, and else not: numbers are summed in the order
+    in which they were before.
+
     Raises:
         DamagedCheckpoint: if the names or shapes are not those of the model.
     """
@@ -65,6 +69,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
     if any(name not in parameters or parameters[name].shape != shape for name, shape in shapes.items()):
         raise DamagedCheckpoint("the momentum is that of another network")
     try:
+        follow_order(model, checkpoint.model)
         model.load_state_dict(checkpoint.model)
     except RuntimeError as error:
         raise DamagedCheckpoint(f"the weights are those of another network: {error}") from None
@@ -145,10 +150,12 @@ def remove(path: Path) -> None:
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the model's state, parameters and buffers by name, with ``metadata`` in the file's header.
 
+    Channels that are sorted are written as they were built; the model stays as it is.
+
     Raises:
         UserError: if it cannot be written, with path and reason.
     """
-    _write(path, _plain(model.state_dict()), dict(metadata))
+    _write(path, _plain(canonical_state(model)), dict(metadata))
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyconv_search.models.sorting import sort_channels
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training.augment import crop_and_flip, normalise
@@ -76,7 +77,11 @@ def to_device(split: Split, info: DataSetInfo, device: torch.device) -> Images:
 
 
 def make_learner(model: nn.Module, recipe: Recipe, seed: int, device: torch.device) -> Learner:
-    """``model`` moved to ``device``, with SGD over all its parameters; weight decay reaches every one of them."""
+    """``model`` moved to ``device``, with SGD over all its parameters; weight decay reaches every one of them.
+
+    The channels around its poly-scale convolutions are sorted, so that no step gathers them.
+    """
+    sort_channels(model)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from importlib import resources
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_every_way_holds_every_weight_exactly_once(random_operation):
                 assert {piece.kernel for piece in found} == {(max(heights), max(widths))}, (key_of(operation), way)
                 seen[way.split("-")[0], len(numbers) > 1, operation.sorted_in, operation.sorted_out] += 1
     ways_seen = {key[0] for key in seen}
-    assert ways_seen == {"grouped", "depthwise", "split", "per", "masked"}
+    assert ways_seen == {"grouped", "swapped", "strips2", "strips4", "depthwise", "split", "per", "masked"}
     for flags in itertools.product([True, False], repeat=2):
         assert seen[("split", False, *flags)] > 20, "the random operations have lost sorted sides"
     assert seen["grouped", True, False, False] > 100, "the random operations have lost merges"
@@ -159,10 +160,14 @@ def test_multiply_adds_are_what_the_way_says(random_operation):
             shape = (operation.in_channels, level.width, level.pattern, level.axes, level.groups)
             for way in ways(operation, (number,)):
                 name, _, groups = way.rpartition("-")
-                widened = level.groups // int(groups) if name in ("grouped", "masked") else 1
+                widened = level.groups // int(groups) if groups.isdigit() else 1
                 repeated = len(dilations_used(*shape)) if name == "masked" else 1
+                columns = side(level)[1]
+                if name.startswith("strips"):
+                    columns += (int(name[-1]) - 1) * operation.stride[1]
+                expected = Fraction(nominal(operation, number) * widened * repeated * columns, side(level)[1])
                 macs = plan_of(operation, (((number,), way),)).macs
-                assert macs == nominal(operation, number) * widened * repeated, (key_of(operation), way)
+                assert macs == expected, (key_of(operation), way)
                 assert macs >= nominal(operation, number)
 
 
@@ -367,15 +372,15 @@ def test_the_table_of_measurements_is_well_formed():
 
 
 def test_what_was_measured_is_chosen(monkeypatch):
-    """Where it was measured; a stride that was not takes what was fastest at stride 1 with the same order."""
+    """Of exactly this operation, order of channels and stride included, on exactly this setting."""
     operation = Operation(8, Conv((Level(3, 8, 1, (1, 2)),)))
-    both = replace(operation, sorted_in=True, sorted_out=True)
+    both = replace(operation, sorted_in=True, sorted_out=True, stride=(2, 2))
     table = {f"{CPU}; input": {key_of(operation): "per-class", key_of(both): "masked-1"}}
     monkeypatch.setattr(choice_module, "_table", lambda: table)
-    assert measured(operation, CPU, "input") == measured(replace(operation, stride=(2, 1)), CPU, "input") == "per-class"
-    assert measured(both, CPU, "input") == measured(replace(both, stride=(2, 2)), CPU, "input") == "masked-1"
-    for other in (replace(operation, sorted_in=True), replace(operation, in_channels=16)):
-        assert measured(other, CPU, "input") is None
+    assert measured(operation, CPU, "input") == "per-class"
+    assert measured(both, CPU, "input") == "masked-1"
+    for change in ({"sorted_in": True}, {"in_channels": 16}, {"stride": (1, 2)}):
+        assert measured(replace(operation, **change), CPU, "input") is None
     assert measured(operation, CPU, "output") is None
     assert measured(operation, replace(CPU, channels_last=True), "input") is None
     assert measured(operation, replace(CPU, instructions="AVX2"), "input") is None

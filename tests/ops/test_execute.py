@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pyconv_search.arch.plans.choice import Parts, key_of, parts_of, plan_of
 from pyconv_search.arch.plans.operation import Operation, side
 from pyconv_search.arch.plans.pieces import Plan
-from pyconv_search.arch.plans.ways import ways
+from pyconv_search.arch.plans.ways import COUNTED, ways
 from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.ops import execute as executor
 from pyconv_search.ops.execute import Programs, execute
@@ -101,7 +101,7 @@ def kind_of(operation: Operation, parts: Parts) -> str:
     kinds = set()
     for numbers, way in parts:
         name, _, groups = way.rpartition("-")
-        if name in ("grouped", "masked"):
+        if groups.isdigit():
             wider = len(numbers) == 1 and int(groups) < operation.conv.levels[numbers[0]].groups
             kinds.add("merged levels" if len(numbers) > 1 else f"{name}, wider" if wider else name)
         else:
@@ -179,13 +179,14 @@ def test_every_way_gives_the_definition_and_its_gradients(
                 worst_errors[kind, name][direction].append((error, tolerance[j], told))
                 assert error <= tolerance[j], f"{direction}: {told}"
     seen = {kind for kind, dtype_name in worst_errors if dtype_name == name}
-    alone = {"split", "per-class", "masked", "masked, wider", "grouped", "grouped, wider", "depthwise"}
+    counted = {name + wider for name in COUNTED for wider in ("", ", wider")}
+    alone = {"split", "per-class", "depthwise", *counted}
     assert seen == alone | {"merged levels", "several ways"}
 
 
 def test_every_plan_executes_the_multiply_adds_that_it_tells(random_operation):
     for number, operation in small_operations(random_operation):
-        x = torch.randn(2, operation.in_channels, 5, 7)
+        x = torch.randn(2, operation.in_channels, 5, 8 * operation.stride[1])  # strips of 2 and 4 are whole
         weights = [torch.randn(w.width, operation.in_channels // w.groups, *side(w)) for w in operation.conv.levels]
         found = parts_to_test(operation, number)
         for i in range(len(found)):

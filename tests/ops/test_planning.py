@@ -11,8 +11,9 @@ from torch import nn
 
 from pyconv_search.arch.plans.choice import DIRECTIONS, choose
 from pyconv_search.errors import UserError
-from pyconv_search.ops import PSConv2d, PyConv2d, Setting, executed_as, plan
+from pyconv_search.ops import PSConv2d, PyConv2d, Setting, executed_as, kernels, plan
 from pyconv_search.ops import planning as planning_module
+from pyconv_search.ops.fused import levels_of
 
 SCALE = PSConv2d(16, 16, groups=2)
 PYRAMID = PyConv2d(16, [8, 8, 16], [3, 5, 7], [1, 4, 8])
@@ -31,10 +32,9 @@ WAYS = (
 
 
 def test_it_prints_names_shares_and_reasons():
-    found = plan(SCALE, Setting("cuda", "bfloat16", channels_last=True))
-    assert found.nominal == 16 * 8 * 9
     with executed_as("masked-1"):
         forced = plan(SCALE, Setting("cuda", "bfloat16", channels_last=True))
+    assert forced.nominal == 16 * 8 * 9
     assert forced.executed == {"output": 6.0, "input": 6.0, "weight": 6.0}, "three dilations, twice as wide"
     assert str(forced) == (
         "16: 3×3 16 g2 {1,2,1,4} both on cuda, bfloat16, channels_last: 1,152 multiply-adds a pixel\n"
@@ -46,12 +46,38 @@ def test_it_prints_names_shares_and_reasons():
 
 def test_it_tells_what_is_chosen_for_a_setting():
     for module in (SCALE, PYRAMID):
-        for setting in (Setting("cpu", instructions="AVX512"), Setting("cuda", "float16", True), Setting("mps")):
+        for setting in (Setting("cpu", instructions="AVX512"), Setting("cpu", "float16", True), Setting("mps")):
             found = plan(module, setting)
             operation = planning_module.operation_of(module.signature)
             for direction in DIRECTIONS:
-                assert getattr(found, direction) == choose(operation, setting, direction)
+                told, chosen = getattr(found, direction), choose(operation, setting, direction)
+                assert told == (chosen.plan.name, chosen.reason, chosen.plan.macs)
             assert str(setting) in str(found)
+
+
+def test_one_kernel_is_told_where_it_runs(monkeypatch):
+    """On a GPU that can; what it executes is the kernels' own count."""
+    setting = Setting("cuda", "bfloat16", channels_last=True)
+    monkeypatch.setattr(planning_module, "obstacle", lambda operation, device, dtype: None)
+    found = plan(SCALE, setting)
+    work = kernels.executed_macs(levels_of(found.operation), 16)
+    assert found.output == ("fused", "one kernel, wherever the GPU can", work.forward)
+    assert found.executed["weight"] == work.grad_weight / found.nominal
+    with executed_as("fused"):
+        assert plan(SCALE, setting).input == ("fused", "forced: fused", work.grad_input)
+        assert plan(PSConv2d(8, 8, pattern=(2,)), setting).output.name == "grouped-1"
+    with executed_as("masked"):
+        assert plan(SCALE, setting).output.name == "masked-2"
+    assert plan(SCALE, Setting("cpu")).output.name != "fused"
+
+
+def test_it_tells_why_there_is_no_kernel(monkeypatch):
+    monkeypatch.setattr(planning_module, "obstacle", lambda operation, device, dtype: f"none on {device}")
+    found = plan(SCALE, Setting("cuda", "float32"))
+    chosen = choose(found.operation, Setting("cuda", "float32"))
+    assert found.output == (chosen.plan.name, f"{chosen.reason}; not fused: none on cuda", chosen.plan.macs)
+    with executed_as("fused"):
+        assert plan(SCALE, torch.randn(1, 16, 5, 5)).output.reason.endswith("; not fused: none on cpu")
 
 
 @pytest.mark.parametrize("module", [SCALE, PYRAMID], ids=["poly-scale", "pyramid"])
@@ -71,7 +97,9 @@ def test_what_it_tells_is_what_runs(module, way, monkeypatch):
                     told = plan(module, images)
                     module(images)
                 assert told.setting.dtype == ("bfloat16" if cast else "float32")
-                assert ran == [told.output.plan, told.input.plan, told.weight.plan]
+                assert [(one.name, one.macs) for one in ran] == [
+                    (each.name, each.macs) for each in (told.output, told.input, told.weight)
+                ]
 
 
 def test_the_setting_is_where_the_module_computes():
@@ -95,8 +123,8 @@ def test_one_dilation_is_left_to_pytorch():
     for module in (PSConv2d(16, 16, pattern=(2,), groups=4), PSConv2d(16, 16, 1, groups=4)):
         with executed_as("depthwise"):
             found = plan(module, x)
-        assert found.output.plan.name == "grouped-4"
-        assert "PyTorch's own convolution" in found.output.reason
+        assert found.output.name == "grouped-4"
+        assert "PyTorch's own" in found.output.reason
         assert found.executed == dict.fromkeys(DIRECTIONS, 1.0)
 
 
@@ -119,7 +147,18 @@ def test_modules_and_inputs_without_a_plan_are_told():
         plan(SCALE, "cuda")
 
 
-@pytest.mark.parametrize("way", [*WAYS, "grouped-16", "2:split 1:masked-4", "1:grouped-1 2+3:grouped-4", "1:depthwise"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *WAYS,
+        "fused",
+        "strips4",
+        "grouped-16",
+        "2:split 1:masked-4",
+        "1:grouped-1 2+3:grouped-4",
+        "1:depthwise 2:strips2-4",
+    ],
+)
 def test_ways_that_exist_can_be_forced(way):
     with executed_as(way):
         assert planning_module._forced[-1] == way
@@ -136,6 +175,8 @@ def test_ways_that_exist_can_be_forced(way):
         ("merged", ""),
         ("1:grouped", ""),
         ("1:plain", ""),
+        ("1:fused", ""),
+        ("strips3", "; did you mean strips"),
         ("1:split, 2:split", ""),
         ("grouped-1 2:split", ""),
         ("x:split", ""),
@@ -145,8 +186,8 @@ def test_ways_that_exist_can_be_forced(way):
 )
 def test_ways_that_do_not_exist_are_told(way, hint):
     message = (
-        "way must be one of plain, grouped, depthwise, split, per-class, masked, a number of groups as in grouped-4, "
-        f"masked-4 or merged-4, or a whole plan such as '1:grouped-1 2+3:grouped-4', but got {way!r}"
+        "way must be one of plain, grouped, swapped, strips2, strips4, depthwise, split, per-class, masked, fused, a "
+        f"number of groups as in grouped-4, masked-4 or merged-4, or a whole plan such as '1:grouped-1 2+3:grouped-4', but got {way!r}"
     )
     with pytest.raises(UserError, match=re.escape(message)) as found, executed_as(way):
         pass
@@ -158,5 +199,5 @@ def test_a_forced_way_ends_with_an_error_inside():
     with pytest.raises(ZeroDivisionError), executed_as("masked"):
         _ = 1 / 0
     with executed_as("masked"), executed_as("split"):
-        assert plan(SCALE, Setting("cpu")).output.plan.name == "split"
+        assert plan(SCALE, Setting("cpu")).output.name == "split"
     assert planning_module._forced == [""]

@@ -15,13 +15,16 @@ from torch.nn.utils import parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from pyconv_search.arch.plans.choice import choose, plan_of
 from pyconv_search.errors import UserError
-from pyconv_search.ops import PSConv2d, PyConv2d, packing
+from pyconv_search.ops import PSConv2d, PyConv2d, packing, plan
 from pyconv_search.ops import execute as executor
-from pyconv_search.ops.planning import executed_as
+from pyconv_search.ops.execute import Programs, execute
+from pyconv_search.ops.planning import executed_as, operation_of
+from pyconv_search.ops.program import program
 
 POLY = ("split", "per-class", "masked", "masked-1")
-PYRAMID = ("plain", "grouped-1", "depthwise", "merged-1")
+PYRAMID = ("plain", "grouped-1", "depthwise", "merged-1", "swapped", "strips2")
 EXECUTIONS = [("poly-scale", way) for way in POLY] + [("pyramid", way) for way in PYRAMID]
 
 
@@ -142,7 +145,8 @@ def test_what_needs_no_gradient_gets_none(name, way, x):
 
 
 @pytest.mark.parametrize(("name", "way"), EXECUTIONS)
-def test_weights_are_packed_once_a_direction(name, way, x, monkeypatch):
+def test_weights_are_packed_once_a_step(name, way, x, monkeypatch):
+    """For the output, and for the gradient of the input too where it goes by the same plan; unpacked once."""
     calls = []
     for function in (packing.pack, packing.unpack):
         counted = lambda *args, function=function: calls.append(function.__name__) or function(*args)  # noqa: E731
@@ -153,23 +157,47 @@ def test_weights_are_packed_once_a_direction(name, way, x, monkeypatch):
         with torch.no_grad():
             module(x)
         assert calls == ["pack"]
-        calls.clear()
-        module(x.clone().requires_grad_()).sum().backward()
-        assert sorted(calls) == ["pack", "pack", "unpack"]
-        calls.clear()
-        module(x).sum().backward()
-        assert calls == ["pack", "unpack"], "the gradient of the input is not wanted"
+        for image in (x, x.clone().requires_grad_()):
+            calls.clear()
+            module(image).sum().backward()
+            assert calls == ["pack", "unpack"]
+
+
+def test_each_direction_packs_its_own_plan_once(x, monkeypatch):
+    calls = []
+    counted = lambda weights, program: calls.append(program) or packing.pack(weights, program)  # noqa: E731
+    monkeypatch.setattr(executor, "pack", counted)
+    operation = operation_of(make("poly-scale").signature)
+    programs = Programs(*(program(operation, plan_of(operation, (((0,), way),))) for way in POLY[:3]))
+    leaf, weight = x.clone().requires_grad_(), make("poly-scale").weight
+    execute(leaf, [weight], programs).sum().backward()
+    assert calls == [programs.output, programs.input]
+    calls.clear()
+    execute(x, [weight], programs).sum().backward()
+    assert calls == [programs.output], "the gradient of the input is not wanted"
 
 
 @pytest.mark.parametrize(("name", "way"), EXECUTIONS)
 def test_nothing_is_kept_but_input_and_weights(name, way, x):
-    module, kept = make(name), []
-    leaf = x.clone().requires_grad_()
-    with executed_as(way), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        module(leaf)
+    """The packed weights are kept beside the levels' own where the gradient of the input needs them again."""
+    module = make(name)
     weights = [parameter for parameter in module.parameters() if parameter.dim() == 4]
-    own = sorted(tensor.data_ptr() for tensor in kept)
-    assert own == sorted(tensor.data_ptr() for tensor in (leaf, *weights))
+    leaf = x.clone().requires_grad_()
+    for image in (x, leaf):
+        kept = []
+        with (
+            executed_as(way),
+            torch.autograd.graph.saved_tensors_hooks(lambda t, k=kept: k.append(t) or t, lambda t: t),
+        ):
+            told = plan(module, image)
+            module(image)
+        own = [tensor.data_ptr() for tensor in (image, *weights)]
+        assert [tensor.data_ptr() for tensor in kept[: len(own)]] == own
+        packed = kept[len(own) :]
+        assert bool(packed) == (image is leaf and told.output.name == told.input.name)
+        steps = choose(operation_of(module.signature), told.setting, forced=way).plan.pieces
+        filters = [len(piece.target) * piece.strip for piece in steps]
+        assert [tensor.shape[0] for tensor in packed] == filters * bool(packed)
 
 
 def test_what_was_changed_in_place_before_the_backward_is_told(x):

@@ -26,12 +26,12 @@ MAKERS = {
     "strided pyramid": lambda **o: PyConv2d(8, [4, 4], [3, 5], [1, 2], 2, pattern=[(1,), (1, 2)], **o),
 }
 POLY = ("plain", "per-class", "masked", "masked-1")
-PYRAMID = ("plain", "grouped-1", "depthwise", "merged-1", "1:grouped-1 2+3:grouped-2")
+PYRAMID = ("plain", "grouped-1", "depthwise", "merged-1", "swapped", "strips2", "1:grouped-1 2+3:grouped-2")
 EXECUTIONS = [
     *[(name, way) for name in ("poly-scale", "ragged", "poly-scale groups") for way in POLY],
     *[("one axis", "split"), ("one axis", "masked")],
     *[("pyramid", way) for way in PYRAMID],
-    *[("strided pyramid", way) for way in ("plain", "masked", "depthwise")],
+    *[("strided pyramid", way) for way in ("plain", "masked", "depthwise", "strips4")],
 ]
 
 

@@ -28,6 +28,7 @@ from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
+from pyconv_search.models.sorting import sorted_sides
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images, outcome, trial
@@ -39,6 +40,9 @@ from pyconv_search.training import checkpoint, data, loop
 EPOCHS = 4
 NETWORK = resnet(
     {"depth": 8, "stem": {"kernel": 3, "width": 4, "stride": 1, "pool": "none"}, "levels": [2, 1, 1]}, (3, 8, 8), 6
+)
+POLY_SCALE = resnet(
+    {"depth": 8, "stem": {"kernel": 3, "width": 8, "stride": 1, "pool": "none"}, "pattern": [1, 2, 1, 4]}, (3, 8, 8), 6
 )
 
 
@@ -168,6 +172,36 @@ def test_interrupted_after_any_epoch_equals_uninterrupted(tmp_path: Path, precis
         assert (second.epochs_run, second.done) == (k, k == EPOCHS)
         assert second.history == first.history
         assert_same(run(folder, recipe=recipe), expected)
+
+
+def test_a_poly_scale_trial_goes_on_too_and_leaves_the_network_as_built(tmp_path: Path):
+    other = {"architecture": to_dict(POLY_SCALE)}
+    expected = run(tmp_path / "whole", **other)
+    (tmp_path / "parts").mkdir()
+    for _ in range(2):
+        subject = Trial(spec(tmp_path / "parts", **other))
+        assert sorted_sides(subject._alive().model)
+        subject.advance()
+    assert_same(run(tmp_path / "parts", **other), expected)
+    assert weights_in(tmp_path / "parts").keys() == pyconv_search.build(POLY_SCALE).state_dict().keys()
+    model = pyconv_search.load_model(tmp_path / "parts" / "weights" / "t1.safetensors")
+    learner, found = (
+        loop.make_learner(model, recipes.from_dict(spec()["recipe"]), 0, torch.device("cpu")),
+        noise("noise"),
+    )
+    scores = loop.evaluate(learner, loop.to_device(found.held, found.info, torch.device("cpu")))
+    assert scores.loss == expected[1]["test_loss"]
+
+
+def test_a_poly_scale_trial_that_began_unsorted_goes_on_unsorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = {"architecture": to_dict(POLY_SCALE)}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "sort_channels", lambda model: [])
+        expected = run(tmp_path / "whole", **other)
+        (tmp_path / "parts").mkdir()
+        Trial(spec(tmp_path / "parts", **other)).advance()
+    assert Trial(spec(tmp_path / "parts", **other)).epochs_run == 1
+    assert_same(run(tmp_path / "parts", **other), expected)
 
 
 def test_an_interruption_at_every_epoch_is_counted(whole: Any, tmp_path: Path):

@@ -14,7 +14,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
+from pyconv_search.models import build
+from pyconv_search.models.sorting import sort_channels, unsort_channels
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch
 from pyconv_search.training import checkpoint
@@ -94,6 +97,56 @@ def test_restore_refuses_another_network():
         checkpoint.restore(state(), model, optimizer)
     with pytest.raises(DamagedCheckpoint, match="another network"):
         checkpoint.restore(replace(state(), momentum={}), model, optimizer)
+
+
+def poly_scale(is_sorted: bool) -> tuple[nn.Module, torch.optim.SGD]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stem = {"kernel": 3, "width": 8, "stride": 1, "pool": "none"}
+        model = build(
+            resnet({"blocks": [2], "block": "bottleneck", "pattern": [1, 2, 1, 4], "stem": stem}, (3, 8, 8), 2)
+        )
+    assert bool(sort_channels(model)) or not is_sorted
+    if not is_sorted:
+        unsort_channels(model)
+    return model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+
+def steps(model: nn.Module, optimizer: torch.optim.SGD, count: int) -> None:
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for _ in range(count):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 0, 1])).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_a_training_goes_on_in_the_order_of_its_checkpoint(tmp_path: Path, is_sorted: bool):
+    model, optimizer = poly_scale(is_sorted)
+    steps(model, optimizer, 2)
+    momentum = checkpoint.momentum_of(model, optimizer)
+    save(tmp_path / "t1.safetensors", replace(state(), model=model.state_dict(), momentum=momentum))
+    steps(model, optimizer, 2)
+    found = load(tmp_path / "t1.safetensors")
+    assert found is not None
+    other, resumed = poly_scale(is_sorted=True)
+    checkpoint.restore(found, other, resumed)
+    steps(other, resumed, 2)
+    assert other.state_dict().keys() == model.state_dict().keys()
+    assert any(key.endswith("order_in") for key in other.state_dict()) == is_sorted
+    assert all(torch.equal(other.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
+    momentum = checkpoint.momentum_of(other, resumed)
+    assert all(torch.equal(momentum[key], m) for key, m in checkpoint.momentum_of(model, optimizer).items())
+
+
+def test_the_weights_of_a_sorted_network_are_those_of_the_network_as_built(tmp_path: Path):
+    (model, _), (plain, _) = poly_scale(is_sorted=True), poly_scale(is_sorted=False)
+    assert model.state_dict().keys() > plain.state_dict().keys()
+    for _ in range(2):
+        checkpoint.save_weights(model, tmp_path / "weights" / "t1.safetensors", {})
+        found = safetensors.torch.load_file(tmp_path / "weights" / "t1.safetensors")
+        assert found.keys() == plain.state_dict().keys()
+        assert all(torch.equal(found[key], tensor) for key, tensor in plain.state_dict().items())
 
 
 def test_none_where_there_is_none(tmp_path: Path):

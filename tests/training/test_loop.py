@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyconv_search.arch.resnet import resnet
+from pyconv_search.models import build
+from pyconv_search.models.sorting import canonical_state, sorted_sides
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training import loop
@@ -159,6 +163,22 @@ def test_channels_last_reaches_weights_and_images():
     assert learner.model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert not seen[0].is_contiguous()
+
+
+def test_channels_of_poly_scale_convolutions_are_sorted_before_the_optimizer_is_made():
+    stem = {"kernel": 3, "width": 8, "stride": 1, "pool": "none"}
+    settings = {"blocks": [1, 1], "pattern": [1, 2, 1, 4], "stem": stem}
+    torch.manual_seed(0)
+    plain = build(resnet(settings, (3, 8, 8), 7))
+    learner = loop.make_learner(deepcopy(plain), replace(RECIPE, lr=1e-3), 5, CPU)
+    assert len(sorted_sides(learner.model)) == 4
+    loop.train(learner, images(), 0)
+    optimizer = torch.optim.SGD(plain.parameters(), 1e-3, 0.9, nesterov=True, weight_decay=0.01)
+    loop.train(loop.Learner(plain, optimizer, learner.recipe, 5, CPU), images(), 0)
+    assert sorted_sides(plain) == []
+    state = canonical_state(learner.model)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_seed_and_epoch_decide_the_order():

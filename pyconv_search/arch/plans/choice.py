@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
@@ -170,9 +170,8 @@ def key_of(operation: Operation) -> str:
 
 
 def measured(operation: Operation, setting: Setting, direction: str) -> str | None:
-    """The name of the plan that was fastest where it was measured; the one of stride 1 for another stride."""
-    table = _table().get(f"{setting}; {direction}", {})
-    return table.get(key_of(operation)) or table.get(key_of(replace(operation, stride=(1, 1))))
+    """The name of the plan that was fastest where it was measured, if it was."""
+    return _table().get(f"{setting}; {direction}", {}).get(key_of(operation))
 
 
 @lru_cache(maxsize=1)

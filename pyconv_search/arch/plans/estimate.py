@@ -4,8 +4,10 @@ The unit is a multiply-add of a wide convolution. The constants are fitted to me
 3, fp32 and bf16): convolutions work on blocks of 16 output channels of a group, those of the gradient of the input on
 blocks of 16 input channels; in the contiguous format both are padded, and groups of fewer than 4 filters (8 for the
 gradient of the weight) fall back to matrix products of unfolded images. Depthwise convolutions have kernels of their
-own, but a slow one for the gradient of the weight. A number that is read or written takes as long as 9 multiply-adds.
-Where nothing else is known, tensor cores are taken to be alike, since they too work on blocks of 16 channels.
+own, but a slow one for the gradient of the weight. A number that is read or written takes as long as 9 multiply-adds,
+and the gradients of strips of strided convolutions are slow. The call of an operator takes as long as 200 multiply-adds
+of every pixel, on images as small as those for which that matters. Where nothing else is known, tensor cores are taken
+to be alike, since they too work on blocks of 16 channels.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ BLOCK = 16
 UNFOLDED = 45.0
 DEPTHWISE = {"output": 4.5, "input": 3.5, "weight": 40.0}
 NUMBER = 9.0
+STRIDED = 4.0
+CALL = 200.0
 
 
 def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, channels_last: bool, half: bool) -> float:
@@ -31,23 +35,35 @@ def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, cha
     pixels = operation.stride[0] * operation.stride[1]
     time = 0.0
     for piece in pieces:
+        time += CALL * _calls(operation, piece)
+        strided = STRIDED if piece.strip > 1 and pixels > 1 and direction != "output" else 1
         gathered = 3 if piece.source != everything else 1
-        time += _computed(piece, direction, channels_last, half)
+        time += strided * _computed(piece, direction, channels_last, half)
         time += NUMBER * (2 * len(piece.target) + gathered * len(piece.source) * pixels)
     return time
 
 
+def _calls(operation: Operation, piece: Piece) -> int:
+    """About how many operators are called for a piece, in both directions."""
+    shapes = {(level.groups, level.width) for level in operation.conv.levels}
+    plain = (piece.groups, len(piece.target)) in shapes
+    return 1 + 3 * (not plain) + 5 * (piece.strip > 1) + 2 * (len(set(piece.target)) < len(piece.target))
+
+
 def _computed(piece: Piece, direction: str, channels_last: bool, half: bool) -> float:
-    taps, inputs, filters = piece.kernel[0] * piece.kernel[1], piece.fan_in, len(piece.target) // piece.groups
+    taps, inputs = piece.kernel[0] * (piece.kernel[1] + piece.extra), piece.fan_in
+    filters = len(piece.target) // piece.groups * piece.strip
     if inputs == filters == 1:
         return DEPTHWISE[direction] * (1 + half) * piece.groups * taps
     if not channels_last and piece.groups > 1 and filters < (8 if direction == "weight" else 4):
-        return UNFOLDED * len(piece.source) * taps
+        return UNFOLDED * len(piece.source) * taps / piece.strip
+    if piece.swapped and direction == "weight":
+        inputs, filters = filters, inputs
     if direction == "input" or not channels_last:
         inputs = _blocks(inputs)
     if direction != "input" or not channels_last:
         filters = _blocks(filters)
-    return float(piece.groups * taps * inputs * filters)
+    return float(piece.groups * taps * inputs * filters) / piece.strip
 
 
 def _blocks(channels: int) -> int:

@@ -11,7 +11,9 @@ class Piece:
     ``target``, which may name a channel several times; both have equal parts in every group.
 
     Its weights are those of the operation between these channels whose dilation is this one, and zero elsewhere; a
-    kernel larger than that of the operation has zeros around it.
+    kernel larger than that of the operation has zeros around it. ``strip`` neighbouring pixels of a row are computed at
+    once, as further filters whose kernels are ``extra`` columns wider. ``swapped`` says that the gradient of the
+    weight is computed as that of the convolution from the output to the input.
     """
 
     kernel: tuple[int, int]
@@ -19,6 +21,9 @@ class Piece:
     groups: int
     source: tuple[int, ...]
     target: tuple[int, ...]
+    strip: int = 1
+    extra: int = 0
+    swapped: bool = False
 
     @property
     def fan_in(self) -> int:
@@ -28,7 +33,7 @@ class Piece:
     @property
     def macs(self) -> int:
         """Multiply-adds of one output pixel, zeros included."""
-        return len(self.target) * self.fan_in * self.kernel[0] * self.kernel[1]
+        return len(self.target) * self.fan_in * self.kernel[0] * (self.kernel[1] + self.extra)
 
 
 @dataclass(frozen=True, eq=False)

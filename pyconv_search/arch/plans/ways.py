@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from math import gcd
 
 from pyconv_search.arch.dilation import dilations_used
@@ -16,6 +18,9 @@ from pyconv_search.arch.plans.operation import (
 )
 from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.arch.spec import Level, divisors
+
+# Filters of a group beyond which there is nothing left to fill with strips.
+MOST_FILTERS = 32
 
 # A way from (operation, numbers of its levels, groups) to its pieces.
 Way = Callable[[Operation, Sequence[int], int], list[Piece]]
@@ -33,6 +38,19 @@ def grouped(operation: Operation, numbers: Sequence[int], groups: int) -> list[P
         for channel in _share(operation.offset(number), level.width, groups, group)
     ]
     return [Piece(kernel, levels[0][1].pattern[0], groups, tuple(range(operation.in_channels)), tuple(target))]
+
+
+def swapped(operation: Operation, numbers: Sequence[int], groups: int) -> list[Piece]:
+    """As ``grouped``, but for the gradient of the weight: PyTorch works on blocks of output channels, of which a
+    convolution with few filters a group has few; in the convolution that leads back they are the input channels.
+    """
+    return [replace(piece, swapped=True) for piece in grouped(operation, numbers, groups)]
+
+
+def strips(operation: Operation, numbers: Sequence[int], groups: int, pixels: int) -> list[Piece]:
+    """As ``grouped``, with several pixels of a row as further filters, which fill the blocks of output channels."""
+    extra = (pixels - 1) * operation.stride[1]
+    return [replace(piece, strip=pixels, extra=extra) for piece in grouped(operation, numbers, groups)]
 
 
 def depthwise_sum(operation: Operation, numbers: Sequence[int], groups: int) -> list[Piece]:
@@ -82,11 +100,17 @@ def per_class(operation: Operation, numbers: Sequence[int], groups: int) -> list
 
 WAYS: dict[str, Way] = {
     "grouped": grouped,
+    "swapped": swapped,
+    "strips2": partial(strips, pixels=2),
+    "strips4": partial(strips, pixels=4),
     "depthwise": depthwise_sum,
     "split": split,
     "per-class": per_class,
     "masked": masked,
 }
+
+# Those whose names end in a number of groups, as in grouped-4.
+COUNTED = ("grouped", "swapped", "strips2", "strips4", "masked")
 
 
 def ways(operation: Operation, numbers: Sequence[int]) -> list[str]:
@@ -98,10 +122,24 @@ def ways(operation: Operation, numbers: Sequence[int]) -> list[str]:
         return [f"grouped-{groups}" for groups in shared] if same else []
     (level,) = levels
     if len(level.pattern) == 1:
-        apart = level.groups < operation.in_channels and (level.groups > 1 or operation.in_channels <= 16)
-        return [*(f"grouped-{groups}" for groups in shared), *["depthwise"] * apart]
+        return list(_ways_of_one_dilation(operation, level, shared))
     along_both = level.axes == "both" and not depthwise(operation.in_channels, level)
     return ["split", *["per-class"] * along_both, *(f"masked-{groups}" for groups in shared)]
+
+
+def _ways_of_one_dilation(operation: Operation, level: Level, shared: Sequence[int]) -> Iterator[str]:
+    yield from (f"grouped-{groups}" for groups in shared)
+    if level.kernel == 1:
+        return
+    if operation.stride == (1, 1):
+        yield from (f"swapped-{groups}" for groups in shared)
+    if level.pattern == (1,):
+        for pixels in (2, 4):
+            yield from (
+                f"strips{pixels}-{groups}" for groups in shared if level.width // groups * pixels <= MOST_FILTERS
+            )
+    if 1 < level.groups < operation.in_channels:
+        yield "depthwise"
 
 
 def pieces(operation: Operation, numbers: Sequence[int], way: str) -> list[Piece]:

@@ -322,6 +322,19 @@ def test_class_order_keeps_cosets_together():
                     assert places == list(range(places[0], places[0] + len(places))), (pattern, coset)
 
 
+def test_nothing_is_gathered_where_classes_stand_together():
+    """All pieces of a sorted operation read the input as it is, and write each class as one block."""
+    for pattern in ((1, 2, 1, 4), (1, 1, 1, 2), (1, 2), (1, 2, 1, 3, 1, 2, 1, 4)):
+        operation = Operation(16, Conv((Level(3, 32, 1, pattern),)), sorted_in=True, sorted_out=True)
+        for piece in pieces(operation, (0,), "split"):
+            assert piece.source == tuple(range(16)), pattern
+            each = 32 // piece.groups
+            blocks = [piece.target[begin : begin + each] for begin in range(0, 32, each)]
+            assert all(block == tuple(range(block[0], block[0] + each)) for block in blocks), pattern
+        interleaved = replace(operation, sorted_in=False, sorted_out=False)
+        assert any(piece.source != tuple(range(16)) for piece in pieces(interleaved, (0,), "split"))
+
+
 def test_sides_that_can_be_sorted():
     level = Level(3, 16, 2, (1, 2, 1, 4))
     assert sortable(16, level)

@@ -415,6 +415,20 @@ def test_a_hooked_pyramid_tells_the_channels_too(x):
         module(x[:, :7])
 
 
+@pytest.mark.parametrize(
+    ("channels", "pattern"), [((2, 3), (1, 2, 1, 4, 1, 3, 1, 2)), ((7, 5), (1, 2, 1, 4)), ((1, 1), (1, 2, 4))]
+)
+@pytest.mark.parametrize("way", POLY)
+def test_patterns_that_do_not_divide_the_channels_or_are_longer(channels, pattern, way, reference):
+    """The last partition is shorter (PSConv, section 3.2: a ceiling); a pattern longer than the channels is cut."""
+    module = PSConv2d(*channels, pattern=pattern, dtype=torch.float64)
+    case = {"in_channels": channels[0], "out_channels": channels[1], "groups": 1, "pattern": pattern}
+    x = torch.randn(2, channels[0], 9, 9, dtype=torch.float64)
+    with executed_as(way):
+        expected = reference(x, module.weight, module.bias, {**case, "axes": "both", "stride": 1})
+        torch.testing.assert_close(module(x), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_on_a_cpu_without_it(dtype):
     """PyTorch falls back to code that every CPU has: right to the type's precision."""

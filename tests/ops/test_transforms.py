@@ -119,12 +119,12 @@ def test_inductor_compiles_it():
 
 
 @pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize(("name", "way"), [("poly-scale", "masked"), ("pyramid", "grouped-1")])
+@pytest.mark.parametrize(("name", "way"), [("poly-scale", "per-class"), ("pyramid", "merged-1")])
 def test_what_is_exported_is_the_plain_plan(name, way, strict):
     module, x = made(name)
     with executed_as(way):
         program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
-    assert convolutions(program.graph) == pieces_of(module, x, "plain") < pieces_of(module, x, way) + 2
+    assert convolutions(program.graph) == pieces_of(module, x, "plain") != pieces_of(module, x, way)
     for batch in (1, 5):
         images = torch.randn(batch, *x.shape[1:], dtype=x.dtype)
         torch.testing.assert_close(program.module()(images), module(images))

@@ -44,7 +44,8 @@ class Layer(NamedTuple):
     ``kernel`` is as the module is given it, so a square pooling window has one number; ``level`` counts the levels of
     a spatial convolution from 1 and is 0 elsewhere. ``fan_in`` counts the inputs of one output number: those that a
     convolution or a linear layer multiplies, or the length of the inner products of a matrix product. ``training``
-    marks a layer that is called in training only.
+    marks a layer that is called in training only. The first level of a padded convolution of the specification carries
+    that whole convolution, ``conv``, and its ``stride``.
     """
 
     kind: str
@@ -56,6 +57,8 @@ class Layer(NamedTuple):
     bias: bool = False
     level: int = 0
     training: bool = False
+    conv: Conv | None = None
+    stride: Size = 1
 
     @property
     def params(self) -> int:
@@ -126,23 +129,24 @@ class Trace:
 
     def convolution(self, name: str, x: Tensor, conv: Conv, stride: Size = 1, padded: bool = True) -> Tensor:
         """The convolution of a specification: one layer a level, concatenated where there are several."""
-        one = len(conv.levels) == 1
-        return self.cat(
-            [
-                self.conv(
-                    name if one else f"{name}.levels.{j}",
-                    x,
-                    level.width,
-                    level.kernel,
-                    stride,
-                    groups=level.groups,
-                    dilation=farthest(level, x.shape[0]),
-                    padded=padded,
-                    level=j + 1 if level.kernel != 1 or not one else 0,
-                )
-                for j, level in enumerate(conv.levels)
-            ]
-        )
+        one, begin = len(conv.levels) == 1, len(self.layers)
+        levels = [
+            self.conv(
+                name if one else f"{name}.levels.{j}",
+                x,
+                level.width,
+                level.kernel,
+                stride,
+                groups=level.groups,
+                dilation=farthest(level, x.shape[0]),
+                padded=padded,
+                level=j + 1 if level.kernel != 1 or not one else 0,
+            )
+            for j, level in enumerate(conv.levels)
+        ]
+        if padded:
+            self.layers[begin] = self.layers[begin]._replace(conv=conv, stride=stride)
+        return self.cat(levels)
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         """Batch normalisation."""

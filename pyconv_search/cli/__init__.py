@@ -17,6 +17,8 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
 
 if TYPE_CHECKING:
+    from pyconv_search.arch.plans.choice import Choice, Setting
+    from pyconv_search.arch.plans.network import Fused
     from pyconv_search.arch.spec import Architecture
     from pyconv_search.search.runner import Outcome
 
@@ -30,7 +32,9 @@ app = typer.Typer(
 space_app = typer.Typer(help="Look at a search space before anything is spent on it.", no_args_is_help=True)
 data_app = typer.Typer(help="Which data sets are known, and where they are.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
+bench_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
@@ -47,11 +51,23 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
 
 
 class Dtype(enum.StrEnum):
-    """Types of numbers whose memory ``cost`` tells."""
+    """Types of numbers."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Device(enum.StrEnum):
+    """Where convolutions are executed."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last/--contiguous", help="How images lie in memory, as PyTorch calls it.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -118,18 +134,31 @@ def space_sample(
 def cost(
     network: Network,
     draw: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the network into this file.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once, for the memory.")] = 1,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers, for the memory.")] = Dtype.float32,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory and bytes.")] = 1,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
+    device: Annotated[Device, typer.Option(help="Where the plans are executed.")] = Device.cpu,
+    channels_last: ChannelsLast = True,
+    instructions: Annotated[
+        str | None, typer.Option(help="Vector instructions of a CPU, such as AVX512; default: this machine's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, multiply-adds, activations, memory and receptive field of a network, whole and by part."""
+    """What a network costs, whole and by part: parameters, multiply-adds, activations, memory, receptive field.
+
+    And what the plans chosen for its convolutions execute and move on a device, beside the nominal figures.
+    """
     from pyconv_search.arch.cost import cost
-    from pyconv_search.cli import costs
+    from pyconv_search.arch.plans.network import executions
+    from pyconv_search.cli import costs, plans
 
     arch = _network(network)
-    found = cost(arch)
-    wanted = (batch, dtype.value)
-    _print(costs.cost_dict(arch, found, *wanted) if as_json else costs.cost_text(network, arch, found, *wanted))
+    found, wanted = cost(arch), (batch, dtype.value)
+    setting = _setting(device.value, dtype.value, channels_last, instructions)
+    executed = executions(arch, setting, batch, costs.ITEMSIZES[dtype.value], _fused(device))
+    if as_json:
+        _print({**costs.cost_dict(arch, found, *wanted), "plans": plans.plans_dict(executed, setting, batch)})
+    else:
+        _print(costs.cost_text(network, arch, found, *wanted) + "\n\n" + plans.plans_text(executed, setting, batch))
     if draw is not None:
         from pyconv_search.report.drawing.picture import write_drawing
 
@@ -235,6 +264,63 @@ def data_check(
     _print(dataclasses.asdict(found) if as_json else text.data_check_text(found))
 
 
+@bench_app.callback()
+def _bench() -> None:
+    """Measure this machine."""
+
+
+@bench_app.command("ops")
+def bench_ops(
+    operators: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPERATOR]...", help="Such as psconv-64; default: all that have names."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="The spatial convolutions of a network instead.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
+    channels_last: ChannelsLast = True,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at once; default: 16, on CUDA 200.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: PyTorch's.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.001, max=3600, help="At least, for each operator and mode.")] = 1.0,
+    plan: Annotated[str, typer.Option(metavar="WAY", help="Force a way of execution, such as masked.")] = "",
+    all_plans: Annotated[bool, typer.Option("--all-plans", help="Every way that can be forced, in turns.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time operators by their plans: beside nn.Conv2d 3×3 in the same rounds, and as a share of the roofline.
+
+    Forward, and training: forward and the gradients of input and weights. Ctrl-C ends with what is measured so far.
+    On Linux the process starts anew at first, with freed memory kept (glibc's variables MALLOC_… and GLIBC_TUNABLES,
+    as in the trials of `run`), unless these variables are set.
+    """
+    from pyconv_search.arch.plans import operators as catalogue
+    from pyconv_search.training import allocator
+
+    if operators and network:
+        raise UserError(f"either operators or --network, but got {' '.join(operators)} and --network {network}")
+    found = catalogue.operators(_network(network)) if network else catalogue.named(operators or ())
+    if device is Device.cpu:
+        allocator.restart_with_it()
+    import torch
+
+    from pyconv_search.cli import bench as said
+    from pyconv_search.ops import bench
+    from pyconv_search.ops.roofline import measure_roofline
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    torch.backends.cudnn.benchmark = True  # both sides at their best
+    numbers, images = getattr(torch, dtype.value), batch or (16 if device is Device.cpu else 200)
+    place = bench.Place(torch.device(device.value), numbers, channels_last, images, seconds)
+    bench.check_way(found, plan, place)
+    roofline = measure_roofline(device.value, numbers, min(3.0, seconds))
+    rows, complete = said.follow(bench.bench(found, place, roofline, plan, all_plans), len(found) * len(bench.MODES))
+    measured = (rows, roofline, place, complete)
+    _print(said.bench_dict(*measured) if as_json else said.bench_text(*measured))
+    if not complete:
+        raise typer.Exit(130)
+
+
 def _network(name: str) -> Architecture:
     from pyconv_search.arch.presets import is_preset, preset
     from pyconv_search.space.space import load_space
@@ -247,6 +333,27 @@ def _network(name: str) -> Architecture:
     if space.size != 1:
         raise UserError(f"{name}: holds {space.size:,} assignments, not one; see `space describe` and `space sample`")
     return space.architecture(next(space.assignments()))
+
+
+def _setting(device: str, dtype: str, channels_last: bool, instructions: str | None) -> Setting:
+    """Where plans are executed; the instructions of this machine's CPU if none are named."""
+    from pyconv_search.arch.plans.choice import Setting
+    from pyconv_search.arch.plans.machine import NEEDED, cpu_instructions
+
+    if instructions is not None and (device != "cpu" or instructions not in NEEDED):
+        legal = f"must be one of {', '.join(NEEDED)}" if device == "cpu" else "is for --device cpu only"
+        raise UserError(f"--instructions {legal}, but got {instructions}")
+    own = cpu_instructions() if device == "cpu" and instructions is None else instructions or ""
+    return Setting(device, dtype, channels_last, own)
+
+
+def _fused(device: Device) -> tuple[Choice, Fused] | None:
+    """The kernels of a GPU; their work is computed where PyTorch is imported."""
+    if device is not Device.cuda:
+        return None
+    from pyconv_search.ops.fused_work import CHOICE, fused_work
+
+    return CHOICE, fused_work
 
 
 def _written(file: Path) -> Architecture:

@@ -10,7 +10,7 @@ from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import Cost, Part
 from pyconv_search.arch.spec import Architecture, Conv
 from pyconv_search.arch.trace import each
-from pyconv_search.cli.columns import table
+from pyconv_search.cli.columns import size_text, table
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -73,11 +73,3 @@ def _summary(found: Cost, batch: int, dtype: str) -> list[str]:
         f"{dtype}, batch {batch}: weights {memory['weights']}, activations at their peak {memory['inference']} in "
         f"inference, {memory['training']} in training",
     ]
-
-
-def size_text(size: int) -> str:
-    """Bytes in the largest unit that leaves a number of 1 or more."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}" if size < 100 * unit else f"{size / unit:,.0f} {name}"
-    return f"{size} bytes"

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from pyconv_search.arch import counting
+from pyconv_search.arch.plans.traffic import Work
 from pyconv_search.arch.spec import Conv
 from pyconv_search.arch.trace import Size, Trace
 from pyconv_search.errors import UserError
@@ -27,14 +28,6 @@ from pyconv_search.ops.timing import Clock, Times, clock_of, interleaved
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 COPIED = 2**29  # bytes, read once and written once: more than caches hold
 LONG_ENOUGH = 2e-3  # seconds of one call, beside which starting it is nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Multiply-adds, and bytes that must pass between memory and processor."""
-
-    macs: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +170,7 @@ def measure_roofline(
         actions = [action for make in _products(where, dtype) for action in _growing(make, clock)]
         compute = max(_measured(actions, seconds / 3, clock), key=lambda one: one.per_second)
     threads = None if where.type == "cuda" else torch.get_num_threads()
-    return Roofline(_name(where), threads, str(dtype).removeprefix("torch."), memory, compute)
+    return Roofline(processor(where), threads, str(dtype).removeprefix("torch."), memory, compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +270,7 @@ def _computes(device: torch.device, dtype: torch.dtype) -> bool:
     return True
 
 
-def _name(device: torch.device) -> str:
+def processor(device: torch.device) -> str:
     """The name of the processor, as far as it can be found out."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -15,11 +15,11 @@ import ray
 from pyconv_search.errors import UserError
 from pyconv_search.search import TOKEN
 from pyconv_search.study.study import Study
+from pyconv_search.training import allocator
 
 CONNECT_SECONDS = 5.0
 
-# Read by Ray, and by the C library when worker processes start: on a CPU the page faults of large tensors take a good
-# part of the training time of small networks, unless freed memory is kept and comes in large pages.
+# Read by Ray, and by the C library when worker processes start.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -29,10 +29,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    **allocator.VARIABLES,
 }
 
 

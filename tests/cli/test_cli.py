@@ -12,25 +12,9 @@ from pathlib import Path
 import pytest
 
 import pyconv_search
-from pyconv_search import cli
 
 ROOT = Path(__file__).parents[2]
 Said = tuple[int, str, str]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """Run the command in this process, in the repository's root; (status, output, errors)."""
-    monkeypatch.chdir(ROOT)
-
-    def run(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["pyconv-search", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            sys.exit(cli.main())
-        said = capsys.readouterr()
-        return int(caught.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -52,7 +36,7 @@ def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
 def test_help_names_every_command(command: Callable[..., Said]) -> None:
     status, said, _ = command("--help")
     assert status == 0
-    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data"):
+    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data", "bench"):
         assert f"  {name} " in said
 
 

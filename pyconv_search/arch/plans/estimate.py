@@ -5,13 +5,15 @@ The unit is a multiply-add of a wide convolution. The constants are fitted to me
 blocks of 16 input channels; in the contiguous format both are padded, and groups of fewer than 4 filters (8 for the
 gradient of the weight) fall back to matrix products of unfolded images. Depthwise convolutions have kernels of their
 own, but a slow one for the gradient of the weight. A number that is read or written takes as long as 9 multiply-adds,
-and the gradients of strips of strided convolutions are slow. The call of an operator takes as long as 200 multiply-adds
-of every pixel, on images as small as those for which that matters. Where nothing else is known, tensor cores are taken
-to be alike, since they too work on blocks of 16 channels.
+one that is moved alone takes 150 where channels come last, and the gradients of strips of strided convolutions are
+slow. The call of an operator takes as long as 200 multiply-adds of every pixel, on images as small as those for which
+that matters. Where nothing else is known, tensor cores are taken to be alike, since they too work on blocks of 16
+channels.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from pyconv_search.arch.plans.operation import Operation
@@ -23,6 +25,7 @@ DEPTHWISE = {"output": 4.5, "input": 3.5, "weight": 40.0}
 NUMBER = 9.0
 STRIDED = 4.0
 CALL = 200.0
+SCATTERED = 150.0
 
 
 def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, channels_last: bool, half: bool) -> float:
@@ -37,10 +40,18 @@ def estimated(operation: Operation, pieces: Sequence[Piece], direction: str, cha
     for piece in pieces:
         time += CALL * _calls(operation, piece)
         strided = STRIDED if piece.strip > 1 and pixels > 1 and direction != "output" else 1
-        gathered = 3 if piece.source != everything else 1
         time += strided * _computed(piece, direction, channels_last, half)
-        time += NUMBER * (2 * len(piece.target) + gathered * len(piece.source) * pixels)
+        time += NUMBER * (len(piece.target) + len(piece.source) * pixels)
+        if piece.source != everything:
+            time += _moved(piece.source, channels_last) * len(piece.source) * pixels
+        time += _moved(piece.target, channels_last) * len(piece.target)
     return time
+
+
+def _moved(channels: Sequence[int], channels_last: bool) -> float:
+    """What it takes to gather, or to add up, one number of these channels."""
+    runs = 1 + sum(b != a + 1 for a, b in itertools.pairwise(channels))
+    return SCATTERED if channels_last and len(channels) < BLOCK * runs else 2 * NUMBER
 
 
 def _calls(operation: Operation, piece: Piece) -> int:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from pyconv_search.arch.plans.operation import Operation, sortable
+from pyconv_search.arch.spec import Conv, Level
 
 SPACE = {
     "space": "tiny",
@@ -51,3 +57,41 @@ def pytest_addoption(parser):
 def witnesses(request):
     """How many random networks of every shipped space are built and counted."""
     return request.config.getoption("--witnesses")
+
+
+def draw_operation(seed: int, most: int = 6) -> Operation:
+    """A random convolution of one to four levels; ``most`` bounds how many channels its groups have.
+
+    A sixth is depthwise. Half of the widths are multiples of the patterns' lengths, of those with one level a half has
+    sorted sides.
+    """
+    r = random.Random(seed)
+    count = r.choice([1, 1, 1, 2, 3, 4])
+    patterns = [
+        tuple(r.choice([1, 1, 2, 3, 4]) for _ in range(r.choice([1, 1, 2, 3, 4, 4, 6, 8]))) for _ in range(count)
+    ]
+    groups = [r.choice([1, 1, 1, 2, 3, 4]) for _ in range(count)]
+    patterns = patterns if r.random() < 0.7 else [(r.choice([1, 2]),)] * count
+    common = math.lcm(*groups)
+    even = r.random() < 0.5
+    in_channels = common * (math.lcm(*map(len, patterns)) if even and count == 1 else r.randint(1, most))
+    if r.random() < 1 / 6:
+        groups[r.randrange(count)] = in_channels
+    sides = [1, 3, 3, 5, 7]
+    kernels = [r.choice([(side, side), (side, side), (r.choice(sides), side)]) for side in r.choices(sides, k=count)]
+    levels = [
+        Level(kernel, group * (len(pattern) if even else r.randint(1, most)), group, pattern, axes)
+        for kernel, group, pattern, axes in zip(
+            kernels, groups, patterns, r.choices(["both", "both", "input", "output"], k=count), strict=True
+        )
+    ]
+    operation = Operation(in_channels, Conv(tuple(levels)), r.choice([(1, 1), (1, 1), (2, 2), (1, 3)]))
+    if count > 1 or r.random() < 0.5:
+        return operation
+    sides_sorted = [sortable(width, levels[0]) and r.random() < 0.7 for width in (in_channels, levels[0].width)]
+    return replace(operation, sorted_in=sides_sorted[0], sorted_out=sides_sorted[1])
+
+
+@pytest.fixture(scope="session")
+def random_operation():
+    return draw_operation

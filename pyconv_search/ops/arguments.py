@@ -59,20 +59,27 @@ def checked_pattern(pattern: Sequence[int], axes: str) -> tuple[int, ...]:
     return pattern
 
 
-def check_input(x: Tensor, channels: int, weight: Tensor) -> None:
-    """Raise UserError unless ``x`` has these channels, and the device and type of the weight.
+def check_input(x: Tensor, channels: int, *weights: Tensor) -> None:
+    """Raise UserError unless ``x`` has these channels, and the device and type of the weights.
 
-    Under autocast the types may differ, since both are cast.
+    Under autocast the types may differ, since all are cast.
     """
     if x.dim() not in (3, 4) or x.shape[-3] != channels:
         raise UserError(
             f"input must have {channels} channels, as {channels}×H×W or N×{channels}×H×W, "
             f"but got a tensor of shape {tuple(x.shape)}"
         )
-    if x.device != weight.device:
-        raise UserError(f"input must be on {weight.device}, where the weight is, but got one on {x.device}")
-    if x.dtype != weight.dtype and not autocast(x.device.type):
-        raise UserError(f"input must be of {weight.dtype}, as the weight is, but got {x.dtype}")
+    cast = autocast(x.device.type)
+    for weight in weights:
+        if weight.device != weights[0].device or (weight.dtype != weights[0].dtype and not cast):
+            raise UserError(
+                "levels must all be on one device and of one type, "
+                f"but got {weights[0].dtype} on {weights[0].device} and {weight.dtype} on {weight.device}"
+            )
+        if x.device != weight.device:
+            raise UserError(f"input must be on {weight.device}, where the weight is, but got one on {x.device}")
+        if x.dtype != weight.dtype and not cast:
+            raise UserError(f"input must be of {weight.dtype}, as the weight is, but got {x.dtype}")
 
 
 def autocast(device: str) -> bool:

@@ -2,7 +2,8 @@
 
 The output is differentiable to any order. Outside of compilers and function transforms one autograd node holds it all,
 so that nothing is kept but input and weights, sums are made in place, and each gradient may have a program of its own.
-Elsewhere, and for the gradient of a gradient, the program of the output is composed of differentiable operations.
+Elsewhere, for the gradient of a gradient and for complex numbers, the program of the output is composed of
+differentiable operations.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.autograd import forward_ad
 
 from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.ops.packing import pack, unpack
-from pyconv_search.ops.program import Channels, Program, Step
+from pyconv_search.ops.program import Channels, Program, Step, Sums
 from pyconv_search.ops.sums import fold, joined, take, taken, write
 
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
@@ -39,15 +40,18 @@ class Programs(NamedTuple):
 
 def execute(x: Tensor, weights: Sequence[Tensor], programs: Programs) -> Tensor:
     """The operation of ``programs`` on N×C×H×W, without bias."""
-    if _composed():
+    if _composed() or x.is_complex():
         return compose(x, weights, programs.output)
     return _Executed.apply(programs, x, *weights)
 
 
 def _composed() -> bool:
     """Whether something looks at the single operations, or transforms them."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    proxies = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
     transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return torch.compiler.is_compiling() or transformed
+    return proxies or transformed
 
 
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
@@ -73,7 +77,7 @@ def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tenso
     if piece.strip == 1:
         return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
     width = out_width(x, stride[1])
-    x = F.pad(x, (0, -width % piece.strip * stride[1])) if width % piece.strip else x
+    x = F.pad(x, (0, missing(width, piece) * stride[1])) if missing(width, piece) else x
     strides = (stride[0], stride[1] * piece.strip)
     return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
 
@@ -95,7 +99,9 @@ class _Executed(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         weights, packed = saved[: ctx.levels], saved[ctx.levels :]
         programs, wanted = ctx.programs, ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
+        # Gradients of many outputs at once (is_grads_batched) are transformed by a mechanism of their own.
+        batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])
+        if torch.is_grad_enabled() or batched or _composed():
             return None, *_differentiable(grads[0], x, weights, programs.output, wanted)
         grad = grads[0].contiguous(memory_format=layout(x))
         input = None
@@ -109,9 +115,11 @@ class _Executed(torch.autograd.Function):
 def _differentiable(
     grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients as functions of all that they are computed from."""
+    """The gradients, as functions of all that they are computed from where gradients are recorded."""
     inputs = [each for each, needed in zip([x, *weights], wanted, strict=True) if needed]
-    found = iter(torch.autograd.grad(compose(x, weights, program), inputs, grad, create_graph=True))
+    with torch.enable_grad():
+        out = compose(x, weights, program)
+    found = iter(torch.autograd.grad(out, inputs, grad, create_graph=torch.is_grad_enabled()))
     return [next(found) if needed else None for needed in wanted]
 
 
@@ -119,10 +127,10 @@ def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
     """The output by a program, N×C'×H'×W', from its packed weights; sums are made in place."""
     sums = program.output
     whole: Tensor | None = None
-    for part in portions(x):
+    for part in portions(x, program, sums):
         found = _outputs(x[part], packed, program, taken)
-        if part == slice(0, len(x)) and sums.one:
-            return found[0]
+        if sums.one and part == slice(0, len(x)):
+            return found[0].contiguous(memory_format=layout(x))
         if whole is None:
             shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
             whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
@@ -133,24 +141,32 @@ def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
 
 def input_gradient(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
     """The gradient of the input, N×C×H×W, from that of the output, by a program with its packed weights."""
-    whole = torch.empty_like(x, memory_format=layout(x))
-    for part in portions(x):
-        found = []
-        for step, weight in zip(program.steps, packed, strict=True):
-            shape = (len(x[part]), len(step.piece.source), *x.shape[2:])
-            like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-            asked = taken(grad[part], step.target)
-            found.append(_backward(asked, like, weight, step, program, of_input=True))
-        if part == slice(0, len(x)) and program.input.one:
-            return found[0]
+    whole: Tensor | None = None
+    for part in portions(x, program, program.input):
+        found = _inputs(grad[part], x[part], packed, program)
+        if program.input.one and part == slice(0, len(x)):
+            return found[0].contiguous(memory_format=layout(x))
+        whole = torch.empty_like(x, memory_format=layout(x)) if whole is None else whole
         write(whole[part], found, program.input)
+    assert whole is not None
     return whole
 
 
+def _inputs(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> list[Tensor]:
+    """What every step puts out for the gradient of the input."""
+    found = []
+    for step, weight in zip(program.steps, packed, strict=True):
+        shape = (len(x), len(step.piece.source), *x.shape[2:])
+        like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+        found.append(_backward(taken(grad, step.target), like, weight, step, program, of_input=True))
+    return found
+
+
 def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program: Program) -> list[Tensor]:
-    """The gradients of the levels' weights from that of the output."""
+    """The gradients of the levels' weights from that of the output; those of 16 bits are added up in 32."""
     found: list[Tensor] = []
-    for part in portions(x):
+    exact = torch.promote_types(x.dtype, torch.float32)
+    for part in portions(x, program):
         sources: dict[tuple[int, ...], Tensor] = {}
         for i, step in enumerate(program.steps):
             piece = step.piece
@@ -160,11 +176,13 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
             like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
             asked = taken(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
-            if part.start == 0:
+            if part == slice(0, len(x)):
                 found.append(own)
+            elif part.start == 0:
+                found.append(own.to(exact))
             else:
                 found[i].add_(own)
-    return unpack(found, weights, program)
+    return unpack([total.to(x.dtype) for total in found], weights, program)
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Program, of_input: bool) -> Tensor:
@@ -173,7 +191,7 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
     if piece.swapped and not of_input:
         return _swapped(grad, x, weight, step)
     if piece.strip > 1:
-        x = F.pad(x, (0, -grad.shape[3] % piece.strip * stride[1]))
+        x = F.pad(x, (0, missing(grad.shape[3], piece) * stride[1]))
         grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
     dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
     found = torch.ops.aten.convolution_backward(
@@ -198,6 +216,13 @@ def out_width(x: Tensor, stride: int) -> int:
     return (x.shape[3] - 1) // stride + 1
 
 
+def missing(width: int, piece: Piece) -> int:
+    """Columns that make all strips of a row whole, and two at least: oneDNN 3 gives wrong numbers for a single one
+    (PyTorch 2.13, strided convolutions to a width of 1, in float32 and bfloat16).
+    """
+    return max(2, -(-width // piece.strip)) * piece.strip - width
+
+
 def laid_out(out: Tensor, piece: Piece) -> Tensor:
     """Strips that were computed as further filters, as pixels."""
     strips = out.unflatten(1, (piece.groups, piece.strip, -1))
@@ -206,19 +231,21 @@ def laid_out(out: Tensor, piece: Piece) -> Tensor:
 
 def in_strips(grad: Tensor, piece: Piece) -> Tensor:
     """The adjoint of :func:`laid_out`, after columns of zeros that make the last strip whole."""
-    grad = F.pad(grad, (0, -grad.shape[3] % piece.strip))
+    grad = F.pad(grad, (0, missing(grad.shape[3], piece)))
     strips = grad.unflatten(1, (piece.groups, -1)).unflatten(4, (-1, piece.strip))
     return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 
 
-def portions(x: Tensor) -> Iterator[slice]:
-    """Images in portions that fit the cache."""
+def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterator[slice]:
+    """Images in portions that fit the cache; in one where no ``sums`` are to be made of what the steps put out."""
+    alone = sums is not None and sums.one and program.steps[0].target.times == 1
     size = x[:1].numel() * x.element_size()
-    at_once = PORTION * torch.get_num_threads() // max(1, size) if x.device.type == "cpu" else len(x)
-    each = max(1, at_once)
+    at_once = PORTION * torch.get_num_threads() // max(1, size)
+    each = max(1, len(x) if alone or x.device.type != "cpu" else at_once)
     return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), each))
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """The memory format of images or of a weight."""
-    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+    """The memory format of images or of a weight by its strides; contiguous where they fit both, as in PyTorch."""
+    last = x.stride(1) == 1 and x.stride(3) >= x.shape[1] and x.shape[1:].numel() > 1
+    return torch.channels_last if last else torch.contiguous_format

@@ -91,42 +91,50 @@ class PyConv2d(nn.Module):
         """What it computes; None if a level has become something else or is watched by a hook, and has to be called."""
         levels = []
         for module in self.levels:
-            level = None if any(_global_hooks) else _level(module, self.stride)
+            level = None if any(_global_hooks) else _level(module, self.in_channels, self.stride)
             if level is None:
                 return None
             levels.append(level)
         return self.in_channels, tuple(levels), self.stride, False, False
 
     def forward(self, input: Tensor) -> Tensor:
-        check_input(input, self.in_channels, self._weights()[0])
         signature = self.signature
         if signature is None:
+            check_input(input, self.in_channels)
             return torch.cat([level(input) for level in self.levels], -3)
-        out = convolve(input if input.dim() == 4 else input.unsqueeze(0), self._weights(), signature)
-        if self.levels[0].bias is not None:
-            biases = [level.bias for level in self._convs() if level.bias is not None]
-            out = out + torch.cat(biases).to(out.dtype).view(-1, 1, 1)
+        weights = [level.weight for level in self._convs()]
+        check_input(input, self.in_channels, *weights)
+        out = convolve(input if input.dim() == 4 else input.unsqueeze(0), weights, signature)
+        bias = self._bias()
+        out = out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
         return out if input.dim() == 4 else out.squeeze(0)
 
     def _convs(self) -> list[nn.Conv2d]:
         return list(self.levels)  # type: ignore[arg-type]
 
-    def _weights(self) -> list[Tensor]:
-        return [level.weight for level in self._convs()]
+    def _bias(self) -> Tensor | None:
+        """The biases of all levels, zeros for those without; None if no level has one."""
+        if all(level.bias is None for level in self._convs()):
+            return None
+        zeros = [level.weight.new_zeros(level.out_channels) for level in self._convs()]
+        return torch.cat(
+            [z if level.bias is None else level.bias for z, level in zip(zeros, self._convs(), strict=True)]
+        )
 
 
-def _level(module: nn.Module, stride: tuple[int, int]) -> LevelTuple | None:
+def _level(module: nn.Module, in_channels: int, stride: tuple[int, int]) -> LevelTuple | None:
     """The level that a module computes; None if only the module itself knows."""
     if type(module) not in (nn.Conv2d, PSConv2d) or "forward" in module.__dict__ or any(_hooks(module)):
         return None
     assert isinstance(module, nn.Conv2d)
+    if (module.in_channels, module.stride) != (in_channels, stride):
+        return None
     kernel, dilation = (module.kernel_size[0], module.kernel_size[1]), module.dilation[0]
     if isinstance(module, PSConv2d):
         own = (kernel, module.out_channels, module.groups, module.cycle, module.axes)
         return None if module.sorted_in or module.sorted_out else own
     half = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
     usual = (module.padding, module.padding_mode) == (half, "zeros") and module.dilation == (dilation, dilation)
-    usual = usual and module.stride == stride
     return (kernel, module.out_channels, module.groups, (dilation,), "both") if usual else None
 
 

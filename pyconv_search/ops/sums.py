@@ -35,7 +35,7 @@ def fold(out: Tensor, times: int) -> Tensor:
 
 def joined(terms: Sequence[Tensor], sums: Sums) -> Tensor:
     """The sum as a new tensor, or the one term itself. Differentiable."""
-    if sums.one:
+    if not sums.runs and not sums.orders:  # not sums.one: Dynamo does not read that property
         return terms[0]
     if not sums.runs:
         pairs = zip(terms, sums.orders, strict=True)

@@ -109,6 +109,9 @@ WAYS: dict[str, Way] = {
     "masked": masked,
 }
 
+# Those whose names end in a number of groups, as in grouped-4.
+COUNTED = ("grouped", "swapped", "strips2", "strips4", "masked")
+
 
 def ways(operation: Operation, numbers: Sequence[int]) -> list[str]:
     """The names of the ways for these levels together, as :func:`pieces` takes them: ``grouped-4`` has 4 groups."""

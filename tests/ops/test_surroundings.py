@@ -1,0 +1,452 @@
+"""What training does with a module: casts, hooks, replaced levels, frozen weights, processes; and what a step costs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from pyconv_search.arch.plans.choice import choose, plan_of
+from pyconv_search.errors import UserError
+from pyconv_search.ops import PSConv2d, PyConv2d, packing, plan
+from pyconv_search.ops import execute as executor
+from pyconv_search.ops.execute import Programs, execute
+from pyconv_search.ops.planning import executed_as, operation_of
+from pyconv_search.ops.program import program
+
+POLY = ("split", "per-class", "masked", "masked-1")
+PYRAMID = ("plain", "grouped-1", "depthwise", "merged-1", "swapped", "strips2")
+EXECUTIONS = [("poly-scale", way) for way in POLY] + [("pyramid", way) for way in PYRAMID]
+
+
+def make(name: str, **options) -> nn.Module:
+    torch.manual_seed(0)
+    if name == "poly-scale":
+        return PSConv2d(8, 8, groups=2, **options)
+    return PyConv2d(8, [4, 8, 4], [3, 5, 7], [1, 2, 4], bias=True, **options)
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(1)
+    return torch.randn(2, 8, 7, 6)
+
+
+def by_level(module: PyConv2d, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([level(x) for level in module.levels], 1)
+
+
+class Casts(TorchDispatchMode):
+    """Counts the tensors that are made 16 bits wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_autocast_casts_each_tensor_once(name, way, x):
+    module = make(name)
+    expected = module(x)
+    with executed_as(way), torch.autocast("cpu", torch.bfloat16):
+        with Casts() as casts:
+            out = module(x)
+        again = module(x.bfloat16())
+    assert out.dtype == again.dtype == torch.bfloat16
+    weights = sum(parameter.dim() == 4 for parameter in module.parameters())
+    assert casts.count == 1 + weights + 1, "the input, every weight, and the bias"
+    torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)
+    out.float().sum().backward()
+    assert {parameter.grad.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+def test_autocast_leaves_float64_as_it_is(x):
+    module = make("poly-scale", dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_empty_batches_and_meta_tensors(name, way, x):
+    module = make(name)
+    with executed_as(way):
+        out = module(x)
+        leaf = x[:0].clone().requires_grad_()
+        empty = module(leaf)
+        empty.sum().backward()
+        on_meta = make(name, device="meta")
+        shadow = on_meta(x.to("meta").requires_grad_())
+        shadow.sum().backward()
+    assert empty.shape == (0, *out.shape[1:])
+    assert leaf.grad.shape == leaf.shape
+    assert all((parameter.grad == 0).all() for parameter in module.parameters())
+    assert shadow.shape == out.shape
+    for parameter in on_meta.parameters():
+        assert parameter.grad.shape == parameter.shape
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_a_channels_last_weight_makes_a_channels_last_output(name, way, x):
+    """As in nn.Conv2d; all numbers are those of a contiguous weight."""
+    module = make(name)
+    moved = copy.deepcopy(module).to(memory_format=torch.channels_last)
+    direction = torch.randn_like(module(x))
+    with executed_as(way):
+        found = []
+        for each in (module, moved):
+            leaf = x.clone().requires_grad_()
+            out = each(leaf)
+            found.append([out, *torch.autograd.grad(out, [leaf, *each.parameters()], direction)])
+    assert found[1][0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 1, 1), (2, 8, 1, 5), (2, 8, 5, 1), (1, 8, 3, 3)])
+def test_memory_formats_are_those_of_a_standard_convolution(shape):
+    """Also of images of one pixel and of 1×1 kernels, whose strides fit both formats; and of expanded images."""
+    modules = PSConv2d(8, 8), PyConv2d(8, [4, 4], [1, 3])
+    standard = nn.Conv2d(8, 8, 3, padding=1)
+    image = torch.randn(shape)
+    for x in (image, image.to(memory_format=torch.channels_last), image[:1, :, :1, :1].expand(shape)):
+        for module in modules:
+            assert module(x).stride() == standard(x).stride()
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_what_needs_no_gradient_gets_none(name, way, x):
+    module = make(name)
+    weights = [parameter for parameter in module.parameters() if parameter.dim() == 4]
+    direction = torch.randn_like(module(x))
+    with executed_as(way):
+        leaf = x.clone().requires_grad_()
+        expected = torch.autograd.grad(module(leaf), [leaf, *weights], direction)
+        for i in range(len(weights) + 1):
+            module.requires_grad_(False)
+            image = x.clone().requires_grad_(i == 0)
+            one = [image, *weights][i].requires_grad_()
+            module(image).backward(direction)
+            torch.testing.assert_close(one.grad, expected[i])
+            others = [each for each in (image, *module.parameters()) if each is not one]
+            assert all(each.grad is None for each in others)
+            one.grad = None
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_weights_are_packed_once_a_step(name, way, x, monkeypatch):
+    """For the output, and for the gradient of the input too where it goes by the same plan; unpacked once."""
+    calls = []
+    for function in (packing.pack, packing.unpack):
+        counted = lambda *args, function=function: calls.append(function.__name__) or function(*args)  # noqa: E731
+        monkeypatch.setattr(executor, function.__name__, counted)
+    monkeypatch.setattr(executor, "PORTION", 1)
+    module = make(name)
+    with executed_as(way):
+        with torch.no_grad():
+            module(x)
+        assert calls == ["pack"]
+        for image in (x, x.clone().requires_grad_()):
+            calls.clear()
+            module(image).sum().backward()
+            assert calls == ["pack", "unpack"]
+
+
+def test_each_direction_packs_its_own_plan_once(x, monkeypatch):
+    calls = []
+    counted = lambda weights, program: calls.append(program) or packing.pack(weights, program)  # noqa: E731
+    monkeypatch.setattr(executor, "pack", counted)
+    operation = operation_of(make("poly-scale").signature)
+    programs = Programs(*(program(operation, plan_of(operation, (((0,), way),))) for way in POLY[:3]))
+    leaf, weight = x.clone().requires_grad_(), make("poly-scale").weight
+    execute(leaf, [weight], programs).sum().backward()
+    assert calls == [programs.output, programs.input]
+    calls.clear()
+    execute(x, [weight], programs).sum().backward()
+    assert calls == [programs.output], "the gradient of the input is not wanted"
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_nothing_is_kept_but_input_and_weights(name, way, x):
+    """The packed weights are kept beside the levels' own where the gradient of the input needs them again."""
+    module = make(name)
+    weights = [parameter for parameter in module.parameters() if parameter.dim() == 4]
+    leaf = x.clone().requires_grad_()
+    for image in (x, leaf):
+        kept = []
+        with (
+            executed_as(way),
+            torch.autograd.graph.saved_tensors_hooks(lambda t, k=kept: k.append(t) or t, lambda t: t),
+        ):
+            told = plan(module, image)
+            module(image)
+        own = [tensor.data_ptr() for tensor in (image, *weights)]
+        assert [tensor.data_ptr() for tensor in kept[: len(own)]] == own
+        packed = kept[len(own) :]
+        assert bool(packed) == (image is leaf and told.output.name == told.input.name)
+        steps = choose(operation_of(module.signature), told.setting, forced=way).plan.pieces
+        filters = [len(piece.target) * piece.strip for piece in steps]
+        assert [tensor.shape[0] for tensor in packed] == filters * bool(packed)
+
+
+def test_what_was_changed_in_place_before_the_backward_is_told(x):
+    module = make("poly-scale")
+    hidden = x.clone().requires_grad_() * 1
+    out = module(hidden)
+    hidden.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_activation_checkpointing(name, reentrant, x):
+    module, found = make(name), []
+    for call in (module, lambda image: checkpoint(module, image, use_reentrant=reentrant)):
+        leaf = x.clone().requires_grad_()
+        module.zero_grad()
+        call(leaf).square().sum().backward()
+        found.append([leaf.grad, *(parameter.grad for parameter in module.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize(("name", "way"), EXECUTIONS)
+def test_copies_of_a_module_that_ran_compute_the_same(name, way, x):
+    module = make(name)
+    with executed_as(way):
+        out = module(x)
+        for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert torch.equal(twin(x), out)
+
+
+HOOKS = {
+    "forward": lambda level, fired: level.register_forward_hook(lambda *_: fired.append(1)),
+    "forward_pre": lambda level, fired: level.register_forward_pre_hook(lambda *_: fired.append(1)),
+    "full_backward": lambda level, fired: level.register_full_backward_hook(lambda *_: fired.append(1)),
+    "full_backward_pre": lambda level, fired: level.register_full_backward_pre_hook(lambda *_: fired.append(1)),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hooks_of_levels_fire(hook, x):
+    module, fired = make("pyramid"), []
+    expected = module(x).detach()
+    handle = HOOKS[hook](module.levels[1], fired)
+    out = module(x.clone().requires_grad_())
+    out.sum().backward()
+    assert fired == [1]
+    torch.testing.assert_close(out, expected)
+    handle.remove()
+    module(x).sum().backward()
+    assert fired == [1]
+
+
+def test_hooks_of_all_modules_see_the_levels(x):
+    module, seen = make("pyramid"), []
+    handle = nn.modules.module.register_module_forward_hook(lambda level, *_: seen.append(level))
+    try:
+        module(x)
+    finally:
+        handle.remove()
+    assert seen == [*module.levels, module]
+
+
+def without_bias(conv: nn.Conv2d) -> nn.Conv2d:
+    conv.bias = None
+    return conv
+
+
+def unlike_itself(conv: nn.Conv2d) -> nn.Conv2d:
+    forward = conv.forward
+    conv.forward = lambda image: 2 * forward(image)
+    return conv
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * weight
+
+
+def parametrized(conv: nn.Conv2d) -> nn.Module:
+    return parametrize.register_parametrization(conv, "weight", Doubled())
+
+
+def sorted_scale() -> PSConv2d:
+    level = PSConv2d(8, 8, 3, groups=2, pattern=(1, 2))
+    level.sorted_in = True
+    return level
+
+
+# Replacements of a level of 8 outputs with a 5×5 kernel and 2 groups.
+LEVELS = {
+    "sequential": lambda old: nn.Sequential(old, nn.BatchNorm2d(8), nn.ReLU()),
+    "other groups": lambda old: nn.Conv2d(8, 8, 5, padding=2, groups=4),
+    "other kernel": lambda old: nn.Conv2d(8, 8, (3, 1), padding=(1, 0)),
+    "other width": lambda old: nn.Conv2d(8, 5, 5, padding=2),
+    "dilated": lambda old: nn.Conv2d(8, 8, 3, padding=2, dilation=2),
+    "circular padding": lambda old: nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
+    "padding in words": lambda old: nn.Conv2d(8, 8, 5, padding="same"),
+    "no bias": lambda old: without_bias(old),
+    "poly-scale": lambda old: PSConv2d(8, 8, 3, pattern=(1, 2)),
+    "sorted poly-scale": lambda old: sorted_scale(),
+    "own forward": unlike_itself,
+    "pruned": lambda old: prune.l1_unstructured(old, "weight", 0.5),
+    "weight norm": lambda old: nn.utils.parametrizations.weight_norm(old),
+    "parametrized": parametrized,
+}
+
+
+@pytest.mark.parametrize("replacement", LEVELS)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_level_may_become_another_module(replacement, number, x):
+    torch.manual_seed(0)
+    module = PyConv2d(8, [8, 8, 4], [5, 5, 3], [2, 2, 1], bias=True)
+    module.levels[number] = LEVELS[replacement](module.levels[number])
+    module.eval()
+    for way in ("plain", "merged-1", "depthwise"):
+        with executed_as(way):
+            torch.testing.assert_close(module(x), by_level(module, x), atol=1e-5, rtol=1e-4)
+    module(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_levels_of_another_stride_together(x):
+    module = PyConv2d(8, [8, 8], [3, 5])
+    module.levels[0], module.levels[1] = PSConv2d(8, 8, 3, stride=2), PSConv2d(8, 8, 5, stride=2)
+    torch.testing.assert_close(module(x), by_level(module, x))
+
+
+@pytest.mark.parametrize("way", POLY)
+def test_a_parametrized_poly_scale_convolution(way, x):
+    module = PSConv2d(8, 8, bias=False)
+    doubled = parametrized(copy.deepcopy(module))
+    with executed_as(way):
+        torch.testing.assert_close(doubled(x), 2 * module(x))
+        doubled(x).sum().backward()
+        module(x).sum().backward()
+    torch.testing.assert_close(doubled.parametrizations.weight.original.grad, 2 * module.weight.grad)
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from pyconv_search.ops import PSConv2d, PyConv2d
+store, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+torch.manual_seed(0)
+model = torch.nn.Sequential(PSConv2d(8, 8), torch.nn.ReLU(), PyConv2d(8, [4, 4], [3, 5], [1, 2]))
+alone = [p.clone().detach().requires_grad_() for p in model.parameters()]
+images = torch.randn(4, 8, 6, 6)
+wrapped = DistributedDataParallel(model)
+for step in range(2):
+    model.zero_grad()
+    wrapped(images[rank * 4 // size : (rank + 1) * 4 // size]).square().mean().backward()
+names = [name for name, _ in model.named_parameters()]
+whole = torch.func.functional_call(model, dict(zip(names, alone)), (images,)).square().mean()
+for parameter, expected in zip(model.parameters(), torch.autograd.grad(whole, alone)):
+    torch.testing.assert_close(parameter.grad, expected)
+dist.destroy_process_group()
+print("equal")
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
+@pytest.mark.parametrize("size", [1, 2])
+def test_distributed_data_parallel(size, tmp_path):
+    """Each process has its share of a batch; gradients are those of the whole."""
+    command = [sys.executable, "-c", WORKER, str(tmp_path / "store")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([*command, str(rank), str(size)], **pipes) for rank in range(size)]
+    for worker in workers:
+        out, error = worker.communicate(timeout=120)
+        assert out.strip() == "equal", error
+
+
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_inputs_that_do_not_fit_are_told(name, x):
+    module = make(name)
+    cases = [
+        (module, x.to("meta"), "input must be on cpu, where the weight is, but got one on meta"),
+        (module, x.double(), "input must be of torch.float32, as the weight is, but got torch.float64"),
+        (module, x.half(), "input must be of torch.float32, as the weight is, but got torch.float16"),
+        (module, x.long(), "input must be of torch.float32, as the weight is, but got torch.int64"),
+        (copy.deepcopy(module).to("meta"), x, "input must be on meta, where the weight is, but got one on cpu"),
+        (
+            module,
+            x[:, :7],
+            r"input must have 8 channels, as 8×H×W or N×8×H×W, but got a tensor of shape \(2, 7, 7, 6\)",
+        ),
+    ]
+    for each, image, message in cases:
+        with pytest.raises(UserError, match=message):
+            each(image)
+
+
+def test_levels_that_differ_are_told(x):
+    module = make("pyramid")
+    module.levels[2].double()
+    with pytest.raises(
+        UserError,
+        match=r"levels must all be on one device and of one type, but got torch.float32 on cpu and torch.float64 on cpu",
+    ):
+        module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(x).dtype == torch.bfloat16
+    module.float().levels[1].to("meta")
+    with pytest.raises(UserError, match=r"but got torch.float32 on cpu and torch.float32 on meta"):
+        module(x)
+
+
+def test_a_hooked_pyramid_tells_the_channels_too(x):
+    module = make("pyramid")
+    module.levels[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="input must have 8 channels"):
+        module(x[:, :7])
+
+
+@pytest.mark.parametrize(
+    ("channels", "pattern"), [((2, 3), (1, 2, 1, 4, 1, 3, 1, 2)), ((7, 5), (1, 2, 1, 4)), ((1, 1), (1, 2, 4))]
+)
+@pytest.mark.parametrize("way", POLY)
+def test_patterns_that_do_not_divide_the_channels_or_are_longer(channels, pattern, way, reference):
+    """The last partition is shorter (PSConv, section 3.2: a ceiling); a pattern longer than the channels is cut."""
+    module = PSConv2d(*channels, pattern=pattern, dtype=torch.float64)
+    case = {"in_channels": channels[0], "out_channels": channels[1], "groups": 1, "pattern": pattern}
+    x = torch.randn(2, channels[0], 9, 9, dtype=torch.float64)
+    with executed_as(way):
+        expected = reference(x, module.weight, module.bias, {**case, "axes": "both", "stride": 1})
+        torch.testing.assert_close(module(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_on_a_cpu_without_it(dtype):
+    """PyTorch falls back to code that every CPU has: right to the type's precision."""
+    code = f"""
+import torch
+from pyconv_search.ops import PSConv2d, PyConv2d
+torch.manual_seed(0)
+for module in (PSConv2d(16, 16), PyConv2d(16, [8, 8], [3, 5], [1, 4])):
+    module, x = module.to({dtype}), torch.randn(2, 16, 7, 7).to({dtype}).requires_grad_()
+    out = module(x)
+    (grad,) = torch.autograd.grad(out.float().square().sum(), x)
+    exact = module.double()(image := x.detach().double().requires_grad_())
+    (expected,) = torch.autograd.grad(exact.square().sum(), image)
+    tolerance = 4 * torch.finfo({dtype}).eps
+    torch.testing.assert_close(out.double(), exact, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(grad.double(), expected, atol=4 * tolerance, rtol=4 * tolerance)
+print("right")
+"""
+    oldest = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **oldest})
+    assert found.stdout.strip() == "right", found.stderr

@@ -48,8 +48,9 @@ class Order:
 class Sums:
     """How the tensors of the steps add up to one: run by run, or whole after each is brought into its order.
 
-    Without either the one step's tensor is it; ``apart``: every channel is of one step. ``narrow`` says that runs are too short for vector instructions on
-    numbers of two bytes whose channels come last; then there are orders, too, if every tensor has all channels.
+    Without either the one step's tensor is it; ``apart``: every channel is of one step. ``narrow`` says that runs are
+    too short for vector instructions on numbers of two bytes whose channels come last; then there are orders, too, if
+    every tensor has all channels.
     """
 
     runs: tuple[Run, ...] = ()

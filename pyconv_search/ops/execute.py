@@ -77,7 +77,7 @@ def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tenso
     if piece.strip == 1:
         return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
     width = out_width(x, stride[1])
-    x = F.pad(x, (0, missing(width, piece) * stride[1])) if missing(width, piece) else x
+    x = widened(x, (piece.columns(width) - width) * stride[1])
     strides = (stride[0], stride[1] * piece.strip)
     return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
 
@@ -191,7 +191,7 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
     if piece.swapped and not of_input:
         return _swapped(grad, x, weight, step)
     if piece.strip > 1:
-        x = F.pad(x, (0, missing(grad.shape[3], piece) * stride[1]))
+        x = widened(x, (piece.columns(grad.shape[3]) - grad.shape[3]) * stride[1])
         grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
     dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
     found = torch.ops.aten.convolution_backward(
@@ -216,11 +216,9 @@ def out_width(x: Tensor, stride: int) -> int:
     return (x.shape[3] - 1) // stride + 1
 
 
-def missing(width: int, piece: Piece) -> int:
-    """Columns that make all strips of a row whole, and two at least: oneDNN 3 gives wrong numbers for a single one
-    (PyTorch 2.13, strided convolutions to a width of 1, in float32 and bfloat16).
-    """
-    return max(2, -(-width // piece.strip)) * piece.strip - width
+def widened(x: Tensor, columns: int) -> Tensor:
+    """With columns of zeros at the right; itself if there are none."""
+    return F.pad(x, (0, columns)) if columns else x
 
 
 def laid_out(out: Tensor, piece: Piece) -> Tensor:
@@ -231,7 +229,7 @@ def laid_out(out: Tensor, piece: Piece) -> Tensor:
 
 def in_strips(grad: Tensor, piece: Piece) -> Tensor:
     """The adjoint of :func:`laid_out`, after columns of zeros that make the last strip whole."""
-    grad = F.pad(grad, (0, missing(grad.shape[3], piece)))
+    grad = widened(grad, piece.columns(grad.shape[3]) - grad.shape[3])
     strips = grad.unflatten(1, (piece.groups, -1)).unflatten(4, (-1, piece.strip))
     return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 

@@ -83,4 +83,4 @@ def _numbers(piece: Piece, size_in: Size, size_out: Size) -> int:
 def _whole_strips(piece: Piece, size: Size) -> Size:
     """The size of what a piece puts out, whose last strip of a row may go over its end."""
     images, height, width = size
-    return images, height, -(-width // piece.strip) * piece.strip
+    return images, height, piece.columns(width)

@@ -9,39 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyconv_search.arch.plans.pieces import Piece
-from pyconv_search.ops.program import Program, Step
+from pyconv_search.ops.program import Program, Share, Step
 from pyconv_search.ops.sums import index
 
 
 def pack(weights: Sequence[Tensor], program: Program) -> list[Tensor]:
     """The weight of every step, by differentiable operations."""
-    tables: dict[tuple[int, int], Tensor] = {}
-    return [_packed(weights, step, tables) for step in program.steps]
+    return [_stripped(_packed(weights, step), step.piece) for step in program.steps]
 
 
-def _packed(weights: Sequence[Tensor], step: Step, tables: dict[tuple[int, int], Tensor]) -> Tensor:
-    piece = step.piece
-    if piece.strip > 1:
-        return stripped(_single(weights, step, tables), piece)
-    return _single(weights, step, tables)
-
-
-def _single(weights: Sequence[Tensor], step: Step, tables: dict[tuple[int, int], Tensor]) -> Tensor:
-    piece = step.piece
+def _packed(weights: Sequence[Tensor], step: Step) -> Tensor:
+    piece, own = step.piece, [weights[share.level] for share in step.shares]
     if step.whole:
         shape = (len(piece.target), piece.fan_in, *piece.kernel)
-        return weights[0] if weights[0].shape == shape else weights[0].reshape(shape)
+        return own[0] if own[0].shape == shape else own[0].reshape(shape)
     if step.blocks is not None:
         return torch.cat([weights[block.level][block.rows, block.columns] for block in step.blocks])
-    if piece.kernel not in tables:
-        tables[piece.kernel] = _table(weights, piece.kernel)
-    table = tables[piece.kernel]
+    table = _table(own, piece.kernel)
     kernels = table.index_select(0, index(step.kernels % len(table), table.device))
     return kernels.view(len(piece.target), piece.fan_in, *piece.kernel)
 
 
 def _table(weights: Sequence[Tensor], kernel: tuple[int, int]) -> Tensor:
-    """The kernels of all levels below one another, in the middle of ``kernel``, and one of zeros at the end."""
+    """The kernels of these weights below one another, in the middle of ``kernel``, and one of zeros at the end."""
     size = kernel[0] * kernel[1]
     parts = [centred(weight, kernel).reshape(-1, size) for weight in weights]
     return torch.cat([*parts, weights[0].new_zeros(1, size)])
@@ -53,15 +43,19 @@ def centred(weight: Tensor, kernel: tuple[int, int]) -> Tensor:
     return F.pad(weight, (width, width, height, height)) if height or width else weight
 
 
-def stripped(weight: Tensor, piece: Piece) -> Tensor:
-    """The filters of every group for each pixel of a strip, its kernels shifted to where the pixel stands."""
+def _stripped(weight: Tensor, piece: Piece) -> Tensor:
+    """The filters of every group for each pixel of a strip, their kernels shifted to where the pixel stands."""
+    if piece.strip == 1:
+        return weight
     own, shift = weight.unflatten(0, (piece.groups, -1)), piece.extra // (piece.strip - 1)
     shifted = [F.pad(own, (j * shift, piece.extra - j * shift)) for j in range(piece.strip)]
     return torch.stack(shifted, 1).flatten(0, 2).contiguous()
 
 
 def _unstripped(grad: Tensor, piece: Piece) -> Tensor:
-    """The adjoint of :func:`stripped`."""
+    """The adjoint of :func:`_stripped`."""
+    if piece.strip == 1:
+        return grad
     own, shift = grad.unflatten(0, (piece.groups, piece.strip, -1)), piece.extra // (piece.strip - 1)
     parts = [own[:, j, ..., j * shift : j * shift + piece.kernel[1]] for j in range(piece.strip)]
     return sum(parts[1:], parts[0]).flatten(0, 1)
@@ -69,21 +63,25 @@ def _unstripped(grad: Tensor, piece: Piece) -> Tensor:
 
 def unpack(grads: Sequence[Tensor], weights: Sequence[Tensor], program: Program) -> list[Tensor]:
     """The gradients of the levels' weights from those of the steps' weights."""
-    pairs = zip(program.steps, grads, strict=True)
-    grads = [_unstripped(grad, step.piece) if step.piece.strip > 1 else grad for step, grad in pairs]
-    if program.steps[0].whole:
-        return [grads[0].reshape(weights[0].shape)]
     blocks = all(step.blocks is not None for step in program.steps)
     found = [torch.empty_like(weight) if blocks else weight.new_empty(weight.shape) for weight in weights]
-    for step, grad in zip(program.steps, grads, strict=True):
-        if step.blocks is not None:
+    for step, packed in zip(program.steps, grads, strict=True):
+        grad = _unstripped(packed, step.piece)
+        if step.whole:
+            level = step.shares[0].level
+            found[level] = grad.reshape(weights[level].shape)
+        elif step.blocks is not None:
             for block, part in zip(step.blocks, grad.chunk(len(step.blocks)), strict=True):
                 found[block.level][block.rows, block.columns] = part
-            continue
-        for share in step.shares:
-            weight = found[share.level]
-            size = weight.shape[2] * weight.shape[3]
-            kernels = centred(grad, (weight.shape[2], weight.shape[3])).reshape(-1, size)
-            own, places = index(share.own, grad.device), index(share.places, grad.device)
-            weight.view(-1, size).index_copy_(0, own, kernels.index_select(0, places))
+        else:
+            for share in step.shares:
+                _put(grad, share, found[share.level])
     return found
+
+
+def _put(grad: Tensor, share: Share, into: Tensor) -> None:
+    """Write the gradients of a level's kernels into those of its weight."""
+    size = into.shape[2] * into.shape[3]
+    kernels = centred(grad, (into.shape[2], into.shape[3])).reshape(-1, size)
+    own, places = index(share.own, grad.device), index(share.places, grad.device)
+    into.view(-1, size).index_copy_(0, own, kernels.index_select(0, places))

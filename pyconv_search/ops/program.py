@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,8 +97,8 @@ class Step:
 
     ``source`` and ``target`` are the channels that it reads of the input and of the output's gradient; every
     ``target.times`` outputs in a row are summed. Its weight is ``blocks`` below one another, or the ``kernels`` of
-    these numbers among those of all levels, −1 for zeros; ``whole`` says that it is the only level's weight as it
-    stands.
+    these numbers among those of the levels that have ``shares`` in it, −1 for zeros; ``whole`` says that it is the
+    weight of the one such level as it stands.
     """
 
     piece: Piece
@@ -180,12 +181,14 @@ class _Cells:
 
 
 def _step(operation: Operation, piece: Piece, cells: _Cells) -> Step:
-    kernels, every = cells.numbers(piece), np.arange(cells.begins[-1])
+    numbers, kernels, before = cells.numbers(piece), np.full(len(piece.target) * piece.fan_in, -1), 0
     shares = []
-    for level, (begin, end) in enumerate(zip(cells.begins, cells.begins[1:], strict=False)):
-        (places,) = np.nonzero((kernels >= begin) & (kernels < end))
+    for level, (begin, end) in enumerate(itertools.pairwise(cells.begins)):
+        (places,) = np.nonzero((numbers >= begin) & (numbers < end))
         if len(places):
-            shares.append(Share(level, kernels[places] - begin, places))
+            shares.append(Share(level, numbers[places] - begin, places))
+            kernels[places] = numbers[places] - begin + before
+            before += int(end - begin)
     times = _times(piece.target)
     return Step(
         piece,
@@ -194,7 +197,7 @@ def _step(operation: Operation, piece: Piece, cells: _Cells) -> Step:
         _blocks(piece, cells, kernels),
         kernels,
         tuple(shares),
-        whole=len(operation.conv.levels) == 1 and np.array_equal(kernels, every),
+        whole=len(shares) == 1 and np.array_equal(kernels, np.arange(before)),
     )
 
 

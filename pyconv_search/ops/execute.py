@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pyconv_search.arch.plans.pieces import Piece
+from pyconv_search.arch.plans.pieces import Piece, columns
 from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Channels, Program, Step, Sums
 from pyconv_search.ops.sums import fold, joined, take, taken, write
@@ -77,7 +77,7 @@ def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tenso
     if piece.strip == 1:
         return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
     width = out_width(x, stride[1])
-    x = widened(x, (piece.columns(width) - width) * stride[1])
+    x = widened(x, (columns(piece, width) - width) * stride[1])
     strides = (stride[0], stride[1] * piece.strip)
     return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
 
@@ -172,8 +172,8 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
             piece = step.piece
             if piece.source not in sources:
                 sources[piece.source] = taken(x[part], step.source)
-            filters, columns = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
-            like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
+            filters, width = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
+            like = x.new_empty(filters, piece.fan_in, piece.kernel[0], width)
             asked = taken(grad[part], step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
             if part == slice(0, len(x)):
@@ -191,7 +191,7 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
     if piece.swapped and not of_input:
         return _swapped(grad, x, weight, step)
     if piece.strip > 1:
-        x = widened(x, (piece.columns(grad.shape[3]) - grad.shape[3]) * stride[1])
+        x = widened(x, (columns(piece, grad.shape[3]) - grad.shape[3]) * stride[1])
         grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
     dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
     found = torch.ops.aten.convolution_backward(
@@ -216,9 +216,9 @@ def out_width(x: Tensor, stride: int) -> int:
     return (x.shape[3] - 1) // stride + 1
 
 
-def widened(x: Tensor, columns: int) -> Tensor:
+def widened(x: Tensor, more: int) -> Tensor:
     """With columns of zeros at the right; itself if there are none."""
-    return F.pad(x, (0, columns)) if columns else x
+    return F.pad(x, (0, more)) if more else x
 
 
 def laid_out(out: Tensor, piece: Piece) -> Tensor:
@@ -229,7 +229,7 @@ def laid_out(out: Tensor, piece: Piece) -> Tensor:
 
 def in_strips(grad: Tensor, piece: Piece) -> Tensor:
     """The adjoint of :func:`laid_out`, after columns of zeros that make the last strip whole."""
-    grad = widened(grad, piece.columns(grad.shape[3]) - grad.shape[3])
+    grad = widened(grad, columns(piece, grad.shape[3]) - grad.shape[3])
     strips = grad.unflatten(1, (piece.groups, -1)).unflatten(4, (-1, piece.strip))
     return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 

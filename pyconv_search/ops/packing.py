@@ -21,13 +21,12 @@ def pack(weights: Sequence[Tensor], program: Program) -> list[Tensor]:
 def _packed(weights: Sequence[Tensor], step: Step) -> Tensor:
     piece, own = step.piece, [weights[share.level] for share in step.shares]
     if step.whole:
-        shape = (len(piece.target), piece.fan_in, *piece.kernel)
-        return own[0] if own[0].shape == shape else own[0].reshape(shape)
+        return own[0] if own[0].shape == step.shape else own[0].reshape(step.shape)
     if step.blocks is not None:
         return torch.cat([weights[block.level][block.rows, block.columns] for block in step.blocks])
     table = _table(own, piece.kernel)
     kernels = table.index_select(0, index(step.kernels % len(table), table.device))
-    return kernels.view(len(piece.target), piece.fan_in, *piece.kernel)
+    return kernels.view(step.shape)
 
 
 def _table(weights: Sequence[Tensor], kernel: tuple[int, int]) -> Tensor:

@@ -35,6 +35,7 @@ from pyconv_search.ops import PSConv2d, PyConv2d, execute
 from pyconv_search.ops.packing import pack
 from pyconv_search.ops.planning import operation_of, setting_of
 from pyconv_search.ops.program import Program, program
+from pyconv_search.ops.roofline import processor
 from pyconv_search.ops.timing import clock_of, interleaved
 from pyconv_search.space.sampling import sample
 
@@ -213,18 +214,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     with torch.no_grad():
-        table = measure(arguments)
-    if arguments.write:
+        table = measure(options)
+    if options.write:
         file = Path(str(resources.files(choice.__package__).joinpath("measured.json")))
-        plans = json.loads(file.read_text(encoding="utf-8"))["plans"]
+        document = json.loads(file.read_text(encoding="utf-8"))
+        plans = document["plans"]
         for key, found in table.items():
             kept = {**plans.get(key, {}), **found}
             plans[key] = {operation: name for operation, name in sorted(kept.items()) if name}
-        text = json.dumps({"plans": dict(sorted(plans.items()))}, indent=1, ensure_ascii=False)
+        where = f"{processor(torch.device(options.device))}, PyTorch {torch.__version__}, {options.threads} thread(s)"
+        machines = sorted({*filter(None, document["machine"].split("; ")), where})
+        document = {"machine": "; ".join(machines), "plans": dict(sorted(plans.items()))}
+        text = json.dumps(document, indent=1, ensure_ascii=False)
         file.write_text(text + "\n", encoding="utf-8")
 
 

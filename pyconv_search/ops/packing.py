@@ -19,12 +19,12 @@ def pack(weights: Sequence[Tensor], program: Program) -> list[Tensor]:
 
 
 def _packed(weights: Sequence[Tensor], step: Step) -> Tensor:
-    piece, own = step.piece, [weights[share.level] for share in step.shares]
+    own = [weights[share.level] for share in step.shares]
     if step.whole:
         return own[0] if own[0].shape == step.shape else own[0].reshape(step.shape)
     if step.blocks is not None:
         return torch.cat([weights[block.level][block.rows, block.columns] for block in step.blocks])
-    table = _table(own, piece.kernel)
+    table = _table(own, step.piece.kernel)
     kernels = table.index_select(0, index(step.kernels % len(table), table.device))
     return kernels.view(step.shape)
 

@@ -110,6 +110,8 @@ class Step:
     kernels: Integers
     shares: tuple[Share, ...]
     whole: bool
+    # Filters, input channels and sides, without those of a strip; a property is too much for a compiler.
+    shape: tuple[int, int, int, int]
 
     @property
     def padding(self) -> tuple[int, int]:
@@ -201,6 +203,7 @@ def _step(operation: Operation, piece: Piece, cells: _Cells) -> Step:
         kernels,
         tuple(shares),
         whole=len(shares) == 1 and np.array_equal(kernels, np.arange(before)),
+        shape=(len(piece.target), piece.fan_in, *piece.kernel),
     )
 
 

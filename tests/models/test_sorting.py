@@ -215,7 +215,8 @@ def gathers(conv: nn.Module) -> int:
     found = program(operation, choose(operation, setting_of(conv.weight), forced="split").plan)
     slices = [part for step in found.steps for channels in (step.source, step.target) for part in channels.slices]
     slices += [run.whole for sums in (found.output, found.input) for run in sums.runs]
-    indexed = sum(channels.index is not None for step in found.steps for channels in (step.source, step.target))
+    taken = [channels for step in found.steps for channels in (step.source, step.target)]
+    indexed = sum(channels.order is not None and not channels.slices for channels in taken)
     return indexed + sum(part.step != 1 for part in slices)
 
 

@@ -98,12 +98,10 @@ class Step:
     ``source`` and ``target`` are the channels that it reads of the input and of the output's gradient; every
     ``target.times`` outputs in a row are summed. Its weight is ``blocks`` below one another, or the ``kernels`` of
     these numbers among those of the levels that have ``shares`` in it, −1 for zeros; ``whole`` says that it is the
-    weight of the one such level as it stands. ``shape`` is that of its weight without strips; compilers read it here,
-    since of a frozen dataclass Dynamo compares fields alone.
+    weight of the one such level as it stands.
     """
 
     piece: Piece
-    shape: tuple[int, int, int, int]
     source: Channels
     target: Channels
     blocks: tuple[Block, ...] | None
@@ -196,7 +194,6 @@ def _step(operation: Operation, piece: Piece, cells: _Cells) -> Step:
     times = _times(piece.target)
     return Step(
         piece,
-        (len(piece.target), piece.fan_in, *piece.kernel),
         _channels(piece.source, operation.in_channels),
         _channels(piece.target[::times], operation.conv.width, times),
         _blocks(piece, cells, kernels),

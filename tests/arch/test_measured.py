@@ -42,7 +42,8 @@ def test_keys_tell_operations_apart(random_operation):
 def test_the_table_of_measurements_is_well_formed():
     text = resources.files("pyconv_search.arch.plans").joinpath("measured.json").read_text(encoding="utf-8")
     document = json.loads(text)
-    assert list(document) == ["plans"]
+    assert set(document) == {"machine", "plans"}
+    assert bool(document["machine"]) == bool(document["plans"]), "measured on which machine?"
     for where, plans in document["plans"].items():
         device, instructions, dtype, order, direction = SETTING.fullmatch(where).groups()
         setting = Setting(device, dtype, order == "channels_last", instructions or "")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pyconv_search.arch.plans.pieces import Piece
+from pyconv_search.arch.plans.pieces import Piece, columns
 from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Channels, Program, Step, Sums
 from pyconv_search.ops.sums import fold, joined, take, taken, write
@@ -79,7 +79,7 @@ def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tenso
     if piece.strip == 1:
         return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
     width = out_width(x, stride[1])
-    x = F.pad(x, (0, missing(width, piece) * stride[1])) if missing(width, piece) else x
+    x = widened(x, (columns(piece, width) - width) * stride[1])
     strides = (stride[0], stride[1] * piece.strip)
     return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
 
@@ -193,7 +193,7 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
     if piece.swapped and not of_input:
         return _swapped(grad, x, weight, step)
     if piece.strip > 1:
-        x = F.pad(x, (0, missing(grad.shape[3], piece) * stride[1]))
+        x = widened(x, (columns(piece, grad.shape[3]) - grad.shape[3]) * stride[1])
         grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
     dilation, wanted = (piece.dilation, piece.dilation), (of_input, not of_input, False)
     found = torch.ops.aten.convolution_backward(
@@ -218,11 +218,9 @@ def out_width(x: Tensor, stride: int) -> int:
     return (x.shape[3] - 1) // stride + 1
 
 
-def missing(width: int, piece: Piece) -> int:
-    """Columns that make all strips of a row whole, and two at least: oneDNN 3 gives wrong numbers for a single one
-    (PyTorch 2.13, strided convolutions to a width of 1, in float32 and bfloat16).
-    """
-    return max(2, -(-width // piece.strip)) * piece.strip - width
+def widened(x: Tensor, more: int) -> Tensor:
+    """With columns of zeros at the right; itself if there are none."""
+    return F.pad(x, (0, more)) if more else x
 
 
 def laid_out(out: Tensor, piece: Piece) -> Tensor:
@@ -233,7 +231,7 @@ def laid_out(out: Tensor, piece: Piece) -> Tensor:
 
 def in_strips(grad: Tensor, piece: Piece) -> Tensor:
     """The adjoint of :func:`laid_out`, after columns of zeros that make the last strip whole."""
-    grad = F.pad(grad, (0, missing(grad.shape[3], piece)))
+    grad = widened(grad, columns(piece, grad.shape[3]) - grad.shape[3])
     strips = grad.unflatten(1, (piece.groups, -1)).unflatten(4, (-1, piece.strip))
     return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 

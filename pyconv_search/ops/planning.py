@@ -122,7 +122,6 @@ def _fused(signature: Signature, device: str, dtype: str) -> tuple[kernels.Level
     return None if obstacle(operation, torch.device(device), dtype) else levels_of(operation)
 
 
-@torch.compiler.assume_constant_result
 def _constant_fused(signature: Signature, device: str, dtype: str) -> tuple[kernels.Level, ...] | None:
     return _fused(signature, device, dtype)
 
@@ -133,9 +132,13 @@ def _programs(signature: Signature, place: tuple[str, str, bool, str], forced: s
     return Programs(*(program(operation, choose(operation, setting, d, forced).plan) for d in DIRECTIONS))
 
 
-@torch.compiler.assume_constant_result
 def _constant(signature: Signature, place: tuple[str, str, bool, str], forced: str) -> Programs:
     return _programs(signature, place, forced)
+
+
+# What torch.compiler.assume_constant_result does, which would import all of Dynamo, and Triton with it.
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_constant_fused._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Planned(NamedTuple):

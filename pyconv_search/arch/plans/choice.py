@@ -64,7 +64,7 @@ def choose(operation: Operation, setting: Setting, direction: str = "output", fo
     if setting.device not in ("cpu", "cuda"):
         return Choice(plan_of(operation, plain(operation)), f"multiplies no zeros; nothing is known of {setting}")
     parts = least(operation, setting, direction)
-    return Choice(plan_of(operation, parts), f"lowest estimate; not measured on {setting}")
+    return Choice(plan_of(operation, parts), f"lowest estimate for {setting}")
 
 
 def plan_of(operation: Operation, parts: Parts) -> Plan:

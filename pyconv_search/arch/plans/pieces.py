@@ -36,6 +36,15 @@ class Piece:
         return len(self.target) * self.fan_in * self.kernel[0] * (self.kernel[1] + self.extra)
 
 
+def columns(piece: Piece, width: int) -> int:
+    """The columns that a piece computes for an output of ``width``: whole strips, and two of them at least.
+
+    For a single one, a strided convolution to a width of 1, oneDNN 3 gives wrong numbers (PyTorch 2.13, in float32 and
+    bfloat16). No method, since compilers look into frozen dataclasses for fields alone.
+    """
+    return width if piece.strip == 1 else max(2, -(-width // piece.strip)) * piece.strip
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """How an operation is executed: a name for each of its parts, and the pieces of all."""

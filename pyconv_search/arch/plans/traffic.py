@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from pyconv_search.arch.plans.operation import Operation, side
-from pyconv_search.arch.plans.pieces import Piece, Plan
+from pyconv_search.arch.plans.pieces import Piece, Plan, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +83,4 @@ def _numbers(piece: Piece, size_in: Size, size_out: Size) -> int:
 def _whole_strips(piece: Piece, size: Size) -> Size:
     """The size of what a piece puts out, whose last strip of a row may go over its end."""
     images, height, width = size
-    return images, height, -(-width // piece.strip) * piece.strip
+    return images, height, columns(piece, width)

@@ -8,7 +8,7 @@ differentiable operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +42,8 @@ def execute(x: Tensor, weights: Sequence[Tensor], programs: Programs) -> Tensor:
     """The operation of ``programs`` on N×C×H×W, without bias."""
     if _composed() or x.is_complex():
         return compose(x, weights, programs.output)
+    if not torch.is_grad_enabled():
+        return output(x, pack(weights, programs.output), programs.output)
     return _Executed.apply(programs, x, *weights)
 
 
@@ -128,13 +130,13 @@ def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
     sums = program.output
     whole: Tensor | None = None
     for part in portions(x, program, sums):
-        found = _outputs(x[part], packed, program, taken)
-        if sums.one and part == slice(0, len(x)):
-            return found[0].contiguous(memory_format=layout(x))
+        found = _outputs(images(x, part), packed, program, taken)
+        if part is None and (sums.one or sums.apart):
+            return joined(found, sums).contiguous(memory_format=layout(x))
         if whole is None:
             shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
             whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-        write(whole[part], found, sums)
+        write(images(whole, part), found, sums)
     assert whole is not None
     return whole
 
@@ -143,11 +145,11 @@ def input_gradient(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: P
     """The gradient of the input, N×C×H×W, from that of the output, by a program with its packed weights."""
     whole: Tensor | None = None
     for part in portions(x, program, program.input):
-        found = _inputs(grad[part], x[part], packed, program)
-        if program.input.one and part == slice(0, len(x)):
+        found = _inputs(images(grad, part), images(x, part), packed, program)
+        if program.input.one and part is None:
             return found[0].contiguous(memory_format=layout(x))
         whole = torch.empty_like(x, memory_format=layout(x)) if whole is None else whole
-        write(whole[part], found, program.input)
+        write(images(whole, part), found, program.input)
     assert whole is not None
     return whole
 
@@ -171,12 +173,12 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
         for i, step in enumerate(program.steps):
             piece = step.piece
             if piece.source not in sources:
-                sources[piece.source] = taken(x[part], step.source)
+                sources[piece.source] = taken(images(x, part), step.source)
             filters, width = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
             like = x.new_empty(filters, piece.fan_in, piece.kernel[0], width)
-            asked = taken(grad[part], step.target)
+            asked = taken(images(grad, part), step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
-            if part == slice(0, len(x)):
+            if part is None:
                 found.append(own)
             elif part.start == 0:
                 found.append(own.to(exact))
@@ -234,13 +236,21 @@ def in_strips(grad: Tensor, piece: Piece) -> Tensor:
     return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 
 
-def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterator[slice]:
-    """Images in portions that fit the cache; in one where no ``sums`` are to be made of what the steps put out."""
+def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterable[slice | None]:
+    """Images in portions that fit the cache; None, which is all of them, also where no ``sums`` are to be made of what
+    the steps put out.
+    """
     alone = sums is not None and sums.one and program.steps[0].target.times == 1
-    size = x[:1].numel() * x.element_size()
-    at_once = PORTION * torch.get_num_threads() // max(1, size)
-    each = max(1, len(x) if alone or x.device.type != "cpu" else at_once)
-    return (slice(begin, min(begin + each, len(x))) for begin in range(0, max(1, len(x)), each))
+    count = len(x)
+    each = max(1, PORTION * torch.get_num_threads() * count // max(1, x.numel() * x.element_size()))
+    if alone or count <= each or x.device.type != "cpu":
+        return (None,)
+    return (slice(begin, min(begin + each, count)) for begin in range(0, count, each))
+
+
+def images(x: Tensor, part: slice | None) -> Tensor:
+    """One of :func:`portions`."""
+    return x if part is None else x[part]
 
 
 def layout(x: Tensor) -> torch.memory_format:

@@ -48,13 +48,15 @@ class Order:
 class Sums:
     """How the tensors of the steps add up to one: run by run, or whole after each is brought into its order.
 
-    Without either the one step's tensor is it. ``narrow`` says that runs are too short for vector instructions on
-    numbers of two bytes whose channels come last; then there are orders, too, if every tensor has all channels.
+    Without either the one step's tensor is it; ``apart``: every channel is of one step. ``narrow`` says that runs are
+    too short for vector instructions on numbers of two bytes whose channels come last; then there are orders, too, if
+    every tensor has all channels.
     """
 
     runs: tuple[Run, ...] = ()
     orders: tuple[Order, ...] = ()
     narrow: bool = False
+    apart: bool = False
 
     @property
     def one(self) -> bool:
@@ -256,7 +258,8 @@ def _sums(channels: Sequence[Sequence[int]], width: int) -> Sums:
         return Sums(orders=orders)
     terms = [tuple((i, _slice([p[c] for c in run])) for i, p in enumerate(places) if run[0] in p) for run in runs]
     found_runs = tuple(Run(_slice(run), found) for run, found in zip(runs, terms, strict=True))
-    return Sums(found_runs, orders, narrow=bool(orders) and width < NARROW * len(runs))
+    narrow, apart = bool(orders) and width < NARROW * len(runs), all(len(run.terms) == 1 for run in found_runs)
+    return Sums(found_runs, orders, narrow, apart)
 
 
 def _continues(run: Sequence[int], channel: int, places: Sequence[dict[int, int]]) -> bool:

@@ -41,7 +41,7 @@ def joined(terms: Sequence[Tensor], sums: Sums) -> Tensor:
         pairs = zip(terms, sums.orders, strict=True)
         terms = [term.index_select(1, index(order.numbers, term.device)) for term, order in pairs]
         return _added(terms)
-    parts = [_added([terms[i][:, own] for i, own in run.terms]) for run in sums.runs]
+    parts = [_added([_part(terms[i], own) for i, own in run.terms]) for run in sums.runs]
     whole = torch.cat(parts, 1)
     order = [channel for run in sums.runs for channel in range(run.whole.start, run.whole.stop, run.whole.step)]
     if order == sorted(order):
@@ -65,7 +65,11 @@ def write(into: Tensor, terms: Sequence[Tensor], sums: Sums) -> None:
         _total(into, [_reordered(term, order) for term, order in zip(terms, sums.orders, strict=True)])
     else:
         for run in sums.runs:
-            _total(into[:, run.whole], [terms[i][:, own] for i, own in run.terms])
+            _total(into[:, run.whole], [_part(terms[i], own) for i, own in run.terms])
+
+
+def _part(x: Tensor, channels: slice) -> Tensor:
+    return x if channels == slice(0, x.shape[1], 1) else x[:, channels]
 
 
 def _octets_last(x: Tensor) -> bool:

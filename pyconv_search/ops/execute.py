@@ -174,8 +174,8 @@ def weight_gradients(grad: Tensor, x: Tensor, weights: Sequence[Tensor], program
             piece = step.piece
             if piece.source not in sources:
                 sources[piece.source] = taken(images(x, part), step.source)
-            filters, columns = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
-            like = x.new_empty(filters, piece.fan_in, piece.kernel[0], columns)
+            filters, width = len(piece.target) * piece.strip, piece.kernel[1] + piece.extra
+            like = x.new_empty(filters, piece.fan_in, piece.kernel[0], width)
             asked = taken(images(grad, part), step.target)
             own = _backward(asked, sources[piece.source], like, step, program, of_input=False)
             if part is None:

@@ -31,17 +31,20 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Channels by number; ``octets`` are the same by number of eight that stand together, where they come like that."""
+    """Channels by number; where eight always stand together, ``octets`` and ``halves`` are they by eight and four."""
 
     numbers: Integers
     octets: Integers | None
+    halves: Integers
 
     @classmethod
     def of(cls, channels: Sequence[int] | Integers) -> Order:
         numbers = np.asarray(channels)
         eights = numbers.reshape(-1, 8) if len(numbers) % 8 == 0 else np.empty((0, 8), np.int64)
         together = len(eights) > 0 and (eights == eights[:, :1] // 8 * 8 + np.arange(8)).all()
-        return cls(numbers, eights[:, 0] // 8 if together else None)
+        octets = eights[:, 0] // 8
+        halves = np.stack([2 * octets, 2 * octets + 1], 1).reshape(-1)
+        return cls(numbers, octets if together else None, halves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +102,8 @@ class Step:
 
     ``source`` and ``target`` are the channels that it reads of the input and of the output's gradient; every
     ``target.times`` outputs in a row are summed. Its weight is ``blocks`` below one another, or the ``kernels`` of
-    these numbers among those of the levels that have ``shares`` in it, −1 for zeros; ``whole`` says that it is the
-    weight of the one such level as it stands.
+    these numbers among those of the levels that have ``shares`` in it, behind which one of zeros comes; ``whole`` says
+    that it is the weight of the one such level as it stands.
     """
 
     piece: Piece
@@ -193,12 +196,14 @@ def _step(operation: Operation, piece: Piece, cells: _Cells) -> Step:
             shares.append(Share(level, numbers[places] - begin, places))
             kernels[places] = numbers[places] - begin + before
             before += int(end - begin)
+    blocks = _blocks(piece, cells, kernels)
+    kernels[kernels < 0] = before
     times = _times(piece.target)
     return Step(
         piece,
         _channels(piece.source, operation.in_channels),
         _channels(piece.target[::times], operation.conv.width, times),
-        _blocks(piece, cells, kernels),
+        blocks,
         kernels,
         tuple(shares),
         whole=len(shares) == 1 and np.array_equal(kernels, np.arange(before)),

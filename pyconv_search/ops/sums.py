@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from pyconv_search.ops.program import Channels, Order, Sums
+from pyconv_search.ops.program import Channels, Integers, Order, Sums
 
 
 def take(x: Tensor, channels: Channels) -> Tensor:
@@ -22,7 +23,7 @@ def take(x: Tensor, channels: Channels) -> Tensor:
 
 def taken(x: Tensor, channels: Channels) -> Tensor:
     """As :func:`take`, without a gradient, by the fastest way."""
-    if channels.order is None or not ((channels.narrow and _octets_last(x)) or not channels.slices):
+    if channels.order is None or not ((channels.narrow and _narrow(x)) or not channels.slices):
         return take(x, channels)
     x = _reordered(x, channels.order)
     return x if channels.times == 1 else x.repeat_interleave(channels.times, 1)
@@ -61,7 +62,7 @@ def write(into: Tensor, terms: Sequence[Tensor], sums: Sums) -> None:
     """Write the sum over all channels of ``into``."""
     if sums.one:
         into.copy_(terms[0])
-    elif not sums.runs or (sums.narrow and all(map(_octets_last, terms))):
+    elif not sums.runs or (sums.narrow and all(map(_narrow, terms))):
         _total(into, [_reordered(term, order) for term, order in zip(terms, sums.orders, strict=True)])
     else:
         for run in sums.runs:
@@ -72,16 +73,23 @@ def _part(x: Tensor, channels: slice) -> Tensor:
     return x if channels == slice(0, x.shape[1], 1) else x[:, channels]
 
 
+def _narrow(x: Tensor) -> bool:
+    """Whether short runs of its channels are too short for vector instructions."""
+    return x.element_size() == 2 and _octets_last(x)
+
+
 def _octets_last(x: Tensor) -> bool:
-    """Whether eight channels that stand together are 16 bytes."""
-    return x.element_size() == 2 and x.shape[1] % 8 == 0 and x.is_contiguous(memory_format=torch.channels_last)
+    """Whether eight channels that stand together are a multiple of 16 bytes."""
+    small = x.element_size() in (2, 4) and x.shape[1] % 8 == 0
+    return small and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _reordered(x: Tensor, order: Order) -> Tensor:
     if order.octets is None or not _octets_last(x):
         return x.index_select(1, index(order.numbers, x.device))
-    octets = x.permute(0, 2, 3, 1).view(torch.complex128)  # any type of 16 bytes
-    return octets.index_select(3, index(order.octets, x.device)).view(x.dtype).permute(0, 3, 1, 2)
+    wide = x.permute(0, 2, 3, 1).view(torch.complex128)  # any type of 16 bytes
+    numbers = order.octets if x.element_size() == 2 else order.halves
+    return wide.index_select(3, index(numbers, x.device)).view(x.dtype).permute(0, 3, 1, 2)
 
 
 def _total(into: Tensor, terms: Sequence[Tensor]) -> None:
@@ -93,6 +101,26 @@ def _total(into: Tensor, terms: Sequence[Tensor]) -> None:
         into.add_(term)
 
 
-def index(numbers: object, device: torch.device) -> Tensor:
-    """Numbers as a tensor to index with."""
-    return torch.as_tensor(numbers, device=device)
+def index(numbers: Integers, device: torch.device) -> Tensor:
+    """Numbers as a tensor to index with; made once for a device other than a CPU, so that graphs can be captured."""
+    if device.type == "cpu" or torch.compiler.is_compiling():
+        return torch.as_tensor(numbers, device=device)
+    return _index(_Same(numbers), device)
+
+
+class _Same:
+    """An array that is equal to itself alone."""
+
+    def __init__(self, numbers: Integers) -> None:
+        self.numbers = numbers
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.numbers is other.numbers
+
+    def __hash__(self) -> int:
+        return id(self.numbers)
+
+
+@lru_cache(maxsize=4096)
+def _index(same: _Same, device: torch.device) -> Tensor:
+    return torch.as_tensor(same.numbers, device=device)

@@ -24,6 +24,8 @@ from pyconv_search.ops.sums import fold, joined, take, taken, write
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
 # still in the cache when it is added.
 PORTION = 2 * 2**20
+# A portion is so many times as large as the weights at least, since every convolution reads these anew.
+FEWEST = 4
 
 
 # Takes channels from a tensor.
@@ -240,9 +242,10 @@ def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterable[
     """Images in portions that fit the cache; None, which is all of them, also where no ``sums`` are to be made of what
     the steps put out.
     """
-    alone = sums is not None and sums.one and program.steps[0].target.times == 1
+    alone = sums is not None and (sums.apart or sums.one) and program.steps[0].target.times == 1
     count = len(x)
-    each = max(1, PORTION * torch.get_num_threads() * count // max(1, x.numel() * x.element_size()))
+    numbers = max(PORTION // x.element_size() * torch.get_num_threads(), FEWEST * program.weights)
+    each = max(1, numbers * count // max(1, x.numel()))
     if alone or count <= each or x.device.type != "cpu":
         return (None,)
     return (slice(begin, min(begin + each, count)) for begin in range(0, count, each))

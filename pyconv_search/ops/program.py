@@ -125,12 +125,16 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The steps of a plan, and how what they put out makes the output and the gradient of the input."""
+    """The steps of a plan, and how what they put out makes the output and the gradient of the input.
+
+    ``weights`` counts the numbers of the steps' weights.
+    """
 
     operation: Operation
     steps: tuple[Step, ...]
     output: Sums
     input: Sums
+    weights: int
 
 
 @lru_cache(maxsize=1024)
@@ -140,7 +144,8 @@ def program(operation: Operation, plan: Plan) -> Program:
     steps = tuple(_step(operation, piece, cells) for piece in plan.pieces)
     targets = [piece.target[:: step.target.times] for step, piece in zip(steps, plan.pieces, strict=True)]
     sources = [piece.source for piece in plan.pieces]
-    return Program(operation, steps, _sums(targets, operation.conv.width), _sums(sources, operation.in_channels))
+    output, into = _sums(targets, operation.conv.width), _sums(sources, operation.in_channels)
+    return Program(operation, steps, output, into, sum(piece.macs for piece in plan.pieces))
 
 
 class _Cells:

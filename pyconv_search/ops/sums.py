@@ -103,9 +103,10 @@ def _total(into: Tensor, terms: Sequence[Tensor]) -> None:
 
 def index(numbers: Integers, device: torch.device) -> Tensor:
     """Numbers as a tensor to index with; made once for a device other than a CPU, so that graphs can be captured."""
-    if device.type == "cpu" or torch.compiler.is_compiling():
-        return torch.as_tensor(numbers, device=device)
-    return _index(_Same(numbers), device)
+    if torch.compiler.is_compiling():
+        # Added to, since of an array as it stands a strict export keeps a fake tensor (PyTorch 2.13).
+        return torch.as_tensor(numbers + 0, device=device)
+    return torch.as_tensor(numbers) if device.type == "cpu" else _index(_Same(numbers), device)
 
 
 class _Same:

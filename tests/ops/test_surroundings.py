@@ -145,6 +145,7 @@ def test_weights_are_packed_once_a_step(name, way, x, monkeypatch):
     for function in (packing.pack, packing.unpack):
         counted = lambda *args, function=function: calls.append(function.__name__) or function(*args)  # noqa: E731
         monkeypatch.setattr(executor, function.__name__, counted)
+    monkeypatch.setattr(executor, "FEWEST", 0)
     monkeypatch.setattr(executor, "PORTION", 1)
     module = make(name)
     with executed_as(way):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -166,9 +167,13 @@ def test_random_architectures_of_every_space(file, witnesses):
         assert Witness(arch).whole() == whole(cost(arch))
 
 
-def kept_for_backward(network, images, packed):
+def kept_for_backward(network, images):
     """Elements (and pooling positions) of one image that autograd keeps, each memory once; without weights."""
-    kept, positions = {}, {}
+    kept, positions, packed = {}, {}, []
+
+    def noted(*arguments):
+        packed.extend(found := packing.pack(*arguments))  # held, so that no other tensor gets their memory
+        return found
 
     def pack(x):
         memory = x.untyped_storage()
@@ -179,23 +184,16 @@ def kept_for_backward(network, images, packed):
         return x
 
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with mock.patch.object(execute, "pack", noted), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         out = network(images)
     assert out.requires_grad
     return sum(kept.values()), sum(positions.values())
 
 
-def test_memory_kept_for_training_is_that_of_autograd(small, monkeypatch):
-    network, packed = build(small).train(), []  # held, so that no other tensor gets their memory
-
-    def noted(*arguments):
-        found = packing.pack(*arguments)
-        packed.extend(found)
-        return found
-
-    monkeypatch.setattr(execute, "pack", noted)
+def test_memory_kept_for_training_is_that_of_autograd(small):
+    network = build(small).train()
     closed = cost(small)
-    assert kept_for_backward(network, torch.randn(2, *small.input), packed) == (
+    assert kept_for_backward(network, torch.randn(2, *small.input)) == (
         2 * closed.training_peak,
         2 * closed.pool_indices,
     )

@@ -143,12 +143,12 @@ def test_predictions_stand_in_the_order_of_the_default_boxes():
 def test_fpn_adds_the_nearest_neighbours_top_down():
     """With laterals that sum the channels and outputs that copy, every map is the sum of those above it."""
     arch = replace(small("resnet", "fpn", (3, 50, 70)), head=FPN(1, extra=True))
-    built = build(arch).eval()
+    built = build(arch).double().eval()
     with torch.no_grad():
         for lateral, output in zip(built.head.lateral, built.head.output, strict=True):
             lateral.weight.fill_(1)
             output.weight.zero_()[0, 0, 1, 1] = 1
-    features = built.features(torch.randn(1, *arch.input))
+    features = built.features(torch.randn(1, *arch.input, dtype=torch.float64))
     found = built.head(features, arch.input[1:])
     assert [tuple(x.shape[2:]) for x in found] == [(50, 70), (25, 35), (13, 18), (7, 9)]
     for i, x in enumerate(found[:3]):

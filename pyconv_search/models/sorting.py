@@ -128,6 +128,9 @@ class _Tensor:
             )
             and all(type(conv) in (nn.Conv2d, PSConv2d) and conv.groups == 1 for conv in others)
             and type(self.norm) in _NORMS
+            and all(
+                set(module._parameters) <= {"weight", "bias"} for module in (self.producer, self.consumer, self.norm)
+            )
             and not any(True for _ in self.act.parameters())
         )
 

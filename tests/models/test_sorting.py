@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import pyconv_search as ps
 from pyconv_search.arch.plans.choice import choose
@@ -263,6 +264,12 @@ def test_biases_and_layers_without_normalisation():
     assert all(torch.equal(tensor, expected.state_dict()[key]) for key, tensor in found.state_dict().items())
 
 
+@torch.no_grad()
+def pruned(layer: nn.Module, name: str = "weight") -> nn.Module:
+    """A layer that makes the tensor of this name anew at every step, from another one."""
+    return prune.random_unstructured(layer, name, 0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -273,6 +280,9 @@ def test_biases_and_layers_without_normalisation():
         ("conv1", ps.PSConv2d(64, 16, groups=2)),
         ("conv1", ps.PyConv2d(64, [8, 8], [3, 5])),
         ("conv1", nn.utils.parametrizations.weight_norm(nn.Conv2d(64, 16, 1))),
+        ("conv1", pruned(nn.Conv2d(64, 16, 1))),
+        ("conv1", pruned(nn.Conv2d(64, 16, 1), "bias")),
+        ("norm2", pruned(nn.BatchNorm2d(16))),
     ],
 )
 def test_a_neighbour_that_cannot_have_the_order_leaves_the_side(name: str, layer: nn.Module):

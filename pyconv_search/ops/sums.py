@@ -73,8 +73,10 @@ def _part(x: Tensor, channels: slice) -> Tensor:
 
 
 def _octets_last(x: Tensor) -> bool:
-    """Whether eight channels that stand together are 16 bytes."""
-    return x.element_size() == 2 and x.shape[1] % 8 == 0 and x.is_contiguous(memory_format=torch.channels_last)
+    """Whether eight channels that stand together are 16 bytes, and all of x can be seen as such."""
+    last = x.element_size() == 2 and x.shape[1] % 8 == 0 and x.is_contiguous(memory_format=torch.channels_last)
+    # Strides of sides of one pixel may be anything, and a tensor may begin anywhere in another's memory.
+    return last and all(n % 8 == 0 for n in (x.storage_offset(), x.stride(0), x.stride(2), x.stride(3)))
 
 
 def _reordered(x: Tensor, order: Order) -> Tensor:

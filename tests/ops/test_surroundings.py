@@ -67,10 +67,26 @@ def test_autocast_casts_each_tensor_once(name, way, x):
     assert {parameter.grad.dtype for parameter in module.parameters()} == {torch.float32}
 
 
-def test_autocast_leaves_float64_as_it_is(x):
-    module = make("poly-scale", dtype=torch.float64)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert module(x.double()).dtype == torch.float64
+def shifted(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, channels last, which begin at the fourth number of their memory."""
+    last = x.permute(0, 2, 3, 1)
+    return torch.cat([x.new_zeros(3), last.reshape(-1)])[3:].view(last.shape).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (1, 1)])
+def test_images_may_begin_anywhere_in_memory(size):
+    """Eight channels of 16 bits, which are moved at once, stand at whole multiples of 16 bytes as a rule alone."""
+    module = PSConv2d(32, 32, bias=False, dtype=torch.bfloat16)
+    module.sorted_in = module.sorted_out = True
+    x, direction = (torch.randn(1, 32, *size).bfloat16().to(memory_format=torch.channels_last) for _ in range(2))
+    wide = torch.cat([torch.zeros_like(x)[:, :3], x, torch.zeros_like(x)[:, :5]], 1)
+    found = []
+    for image, grad in ((x, direction), (shifted(x), direction), (x, shifted(direction)), (wide[:, 3:35], direction)):
+        leaf = image.detach().requires_grad_()
+        out = module(leaf)
+        found.append([out, *torch.autograd.grad(out, [leaf, module.weight], grad)])
+    for other in found[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
 
 
 @pytest.mark.parametrize(("name", "way"), EXECUTIONS)

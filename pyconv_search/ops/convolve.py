@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyconv_search.ops import kernels
-from pyconv_search.ops.arguments import autocast
+from pyconv_search.ops.arguments import autocast_dtype
 from pyconv_search.ops.execute import execute, layout
 from pyconv_search.ops.planning import Signature, fused, programs
 
@@ -19,10 +19,9 @@ def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tens
     Arguments are treated as PyTorch's convolutions do: under autocast they are cast first, once for all that a plan
     does with them, and if one has its channels last, so has the output.
     """
-    device = x.device.type
-    if autocast(device) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        with torch.autocast(device, enabled=False):
+    dtype = autocast_dtype(x)
+    if dtype is not None:
+        with torch.autocast(x.device.type, enabled=False):
             return convolve(x.to(dtype), [weight.to(dtype) for weight in weights], signature)
     levels = fused(signature, x)
     if levels is not None:

@@ -20,7 +20,7 @@ from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, suggestion
 from pyconv_search.ops import kernels
-from pyconv_search.ops.arguments import autocast, check_input
+from pyconv_search.ops.arguments import autocast_dtype, check_input
 from pyconv_search.ops.execute import Programs, layout
 from pyconv_search.ops.fused import levels_of, obstacle
 from pyconv_search.ops.program import program
@@ -243,6 +243,5 @@ def _setting(module: Any, x: Tensor) -> Setting:
     check_input(x, module.in_channels, *weights)
     images = x if x.dim() == 4 else x.unsqueeze(0)
     last = any(layout(each) == torch.channels_last for each in (images, *weights))
-    cast = autocast(x.device.type) and x.dtype != torch.float64
-    dtype = torch.get_autocast_dtype(x.device.type) if cast else x.dtype
+    dtype = autocast_dtype(x) or x.dtype
     return replace(setting_of(images), dtype=str(dtype).removeprefix("torch."), channels_last=last)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from pyconv_search.arch.plans.choice import choose, plan_of
+from pyconv_search.errors import UserError
 from pyconv_search.ops import PSConv2d, PyConv2d, packing, plan
 from pyconv_search.ops import execute as executor
 from pyconv_search.ops.execute import Programs, execute
@@ -65,6 +66,27 @@ def test_autocast_casts_each_tensor_once(name, way, x):
     torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)
     out.float().sum().backward()
     assert {parameter.grad.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_autocast_leaves_what_it_leaves_in_other_convolutions(name, dtype, x):
+    module, standard = make(name, dtype=dtype), nn.Conv2d(8, 8, 3, padding=1, dtype=dtype)
+    image = torch.randn_like(x, dtype=dtype)
+    expected = module(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert standard(image).dtype == dtype
+        assert torch.equal(module(image), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.int64])
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_types_that_autocast_leaves_must_be_those_of_the_weights(name, dtype, x):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match=f"input must be of torch.float32, as the weight is, but got {dtype}"),
+    ):
+        make(name)(x.to(dtype))
 
 
 def shifted(x: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,8 @@ class _Executed(torch.autograd.Function):
         again = packed if programs.input is programs.output and ctx.needs_input_grad[1] else []
         ctx.programs, ctx.levels = programs, len(weights)
         ctx.save_for_backward(x, *weights, *again)
-        return output(x, packed, programs.output)
+        # Strips end in a view, which autograd would not let a caller change in place.
+        return output(x, packed, programs.output).detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -241,6 +241,20 @@ def test_what_was_changed_in_place_before_the_backward_is_told(x):
         out.sum().backward()
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("name", "way"), [*EXECUTIONS, ("one level", "strips2"), ("one level", "strips4-1")])
+def test_outputs_may_be_changed_in_place(name, way, memory_format, x):
+    """As by an nn.ReLU(inplace=True) behind it."""
+    module = PyConv2d(8, [8], [3], [4]) if name == "one level" else make(name)
+    found = []
+    with executed_as(way):
+        for activation in (torch.relu, torch.relu_):
+            leaf = x.to(memory_format=memory_format).clone().requires_grad_()
+            out = activation(module(leaf))
+            found.append([out, *torch.autograd.grad(out.square().sum(), [leaf, *module.parameters()])])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
 def test_activation_checkpointing(name, reentrant, x):

@@ -9,6 +9,7 @@ differentiable operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -120,7 +121,10 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """The gradients, as functions of all that they are computed from where gradients are recorded."""
     inputs = [each for each, needed in zip([x, *weights], wanted, strict=True) if needed]
-    with torch.enable_grad():
+    # Where autocast was on in the forward pass, all have its type already.
+    device = x.device.type
+    off = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    with torch.enable_grad(), off:
         out = compose(x, weights, program)
     found = iter(torch.autograd.grad(out, inputs, grad, create_graph=torch.is_grad_enabled()))
     return [next(found) if needed else None for needed in wanted]

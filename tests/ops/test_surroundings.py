@@ -255,6 +255,18 @@ def test_outputs_may_be_changed_in_place(name, way, memory_format, x):
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_second_derivatives_are_not_rounded_where_autocast_is_on_in_the_backward_pass_alone(name, x):
+    module = make(name)
+    leaf = x.clone().requires_grad_()
+    inputs, out = [leaf, *module.parameters()], module(leaf).square().sum()
+    expected = torch.autograd.grad(out, inputs, create_graph=True)
+    out = module(leaf).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(out, inputs, create_graph=True)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
 def test_activation_checkpointing(name, reentrant, x):

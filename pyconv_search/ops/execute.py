@@ -53,8 +53,12 @@ def _composed() -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     proxies = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return proxies or transformed
+    return proxies or transformed()
+
+
+def transformed() -> bool:
+    """Whether functions are being transformed (``torch.func``) or differentiated forwards."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:

@@ -21,7 +21,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, suggestion
 from pyconv_search.ops import kernels
 from pyconv_search.ops.arguments import autocast_dtype, check_input
-from pyconv_search.ops.execute import Programs, layout
+from pyconv_search.ops.execute import Programs, layout, transformed
 from pyconv_search.ops.fused import levels_of, obstacle
 from pyconv_search.ops.program import program
 
@@ -104,11 +104,16 @@ def programs(signature: Signature, x: Tensor) -> Programs:
 
 
 def fused(signature: Signature, x: Tensor) -> tuple[kernels.Level, ...] | None:
-    """The levels of one kernel for all of the operation, if it is executed so: on a GPU that can, or where forced."""
+    """The levels of one kernel for all of the operation, if it is executed so: on a GPU that can, or where forced.
+
+    Function transforms have no rule for the kernel.
+    """
     if torch.compiler.is_exporting() or not _may_fuse(x.device.type):
         return None
     place = (str(x.device), str(x.dtype).removeprefix("torch."))
-    return _constant_fused(signature, *place) if torch.compiler.is_compiling() else _fused(signature, *place)
+    if torch.compiler.is_compiling():
+        return _constant_fused(signature, *place)
+    return None if transformed() else _fused(signature, *place)
 
 
 def _may_fuse(device: str) -> bool:

@@ -25,7 +25,7 @@ def _packed(weights: Sequence[Tensor], step: Step) -> Tensor:
     if step.blocks is not None:
         return torch.cat([weights[block.level][block.rows, block.columns] for block in step.blocks])
     table = _table(own, step.piece.kernel)
-    kernels = table.index_select(0, index(step.kernels % len(table), table.device))
+    kernels = table.index_select(0, index(step.kernels, table.device))
     return kernels.view(step.shape)
 
 

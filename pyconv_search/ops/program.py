@@ -99,8 +99,8 @@ class Step:
 
     ``source`` and ``target`` are the channels that it reads of the input and of the output's gradient; every
     ``target.times`` outputs in a row are summed. Its weight is ``blocks`` below one another, or the ``kernels`` of
-    these numbers among those of the levels that have ``shares`` in it, −1 for zeros; ``whole`` says that it is the
-    weight of the one such level as it stands.
+    these numbers among those of the levels that have ``shares`` in it, the number after the last for zeros; ``whole``
+    says that it is the weight of the one such level as it stands.
     """
 
     piece: Piece
@@ -199,7 +199,7 @@ def _step(operation: Operation, piece: Piece, cells: _Cells) -> Step:
         _channels(piece.source, operation.in_channels),
         _channels(piece.target[::times], operation.conv.width, times),
         _blocks(piece, cells, kernels),
-        kernels,
+        np.where(kernels < 0, before, kernels),
         tuple(shares),
         whole=len(shares) == 1 and np.array_equal(kernels, np.arange(before)),
         shape=(len(piece.target), piece.fan_in, *piece.kernel),

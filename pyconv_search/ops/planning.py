@@ -44,7 +44,11 @@ def executed_as(way: str) -> Iterator[None]:
     """Inside, convolutions are executed this way, where they can be, in all directions and threads.
 
     A convolution, or a level of a pyramid, that does not have the way is executed as ever. What is exported is always
-    the plain plan.
+    the plain plan. A backward pass goes by the way of its forward pass, but what activation checkpointing computes
+    again goes by the way that is forced then: force it around both.
+
+    Ways that multiply zeros (``masked``, ``merged``, strips, fewer groups than a level's own, ``fused``) make not a
+    number of a zero times a pixel that is infinite or not a number itself. Plans that are chosen may be such.
 
     Args:
         way: ``plain`` (every level by itself, no zeros), ``split``, ``per-class`` or ``masked`` (poly-scale levels),

@@ -7,6 +7,7 @@ normalisations on either side of a tensor can have its channels in any order, so
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def sort_channels(model: nn.Module) -> list[str]:
     permuted, with their gradients if there are any. Parameters stay the same objects, but an optimizer, an average of
     the weights or a compiled copy that has been made of the model before does not follow: sort first. A side stays
     as it is where the length of the pattern does not divide the channels of a group, where the other convolution is a
-    pyramid, in groups, or poly-scale with another pattern, and in networks that are not built of these blocks.
+    pyramid, in groups, or poly-scale with another pattern, where a layer has hooks or shares its parameters with
+    another, and in networks that are not built of these blocks.
 
     The state dict of a sorted network is one of its own, with the order as further entries; to load it takes a sorted
     network. :func:`unsort_channels` goes back.
@@ -128,8 +130,17 @@ class _Tensor:
             )
             and all(type(conv) in (nn.Conv2d, PSConv2d) and conv.groups == 1 for conv in others)
             and type(self.norm) in _NORMS
+            and all(
+                set(module._parameters) <= {"weight", "bias"} for module in (self.producer, self.consumer, self.norm)
+            )
             and not any(True for _ in self.act.parameters())
+            and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers)
         )
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The modules that touch it."""
+        return self.producer, self.norm, self.act, self.consumer
 
     def flags(self) -> dict[str, bool]:
         """Of the poly-scale convolutions at its ends, whether they take its channels as sorted."""
@@ -153,6 +164,7 @@ class _Tensor:
 
 def _foldable(model: nn.Module) -> Iterator[_Tensor]:
     """The tensors between the convolutions of every main branch that can be sorted."""
+    uses = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
     for path, block in model.named_modules():
         if type(block) not in _NORM_BEHIND:
             continue
@@ -163,7 +175,7 @@ def _foldable(model: nn.Module) -> Iterator[_Tensor]:
             if isinstance(producer, nn.Conv2d) and isinstance(consumer, nn.Conv2d):
                 names = _join(path, f"conv{i}"), _join(path, f"conv{i + 1}")
                 tensor = _Tensor(producer, consumer, norm, act, names)
-                if tensor.foldable:
+                if tensor.foldable and not any(uses[p] > 1 for layer in tensor.layers for p in layer.parameters()):
                     yield tensor
 
 

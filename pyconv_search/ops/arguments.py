@@ -62,14 +62,14 @@ def checked_pattern(pattern: Sequence[int], axes: str) -> tuple[int, ...]:
 def check_input(x: Tensor, channels: int, *weights: Tensor) -> None:
     """Raise UserError unless ``x`` has these channels, and the device and type of the weights.
 
-    Under autocast the types may differ, since all are cast.
+    The types may differ where autocast casts all.
     """
     if x.dim() not in (3, 4) or x.shape[-3] != channels:
         raise UserError(
             f"input must have {channels} channels, as {channels}×H×W or N×{channels}×H×W, "
             f"but got a tensor of shape {tuple(x.shape)}"
         )
-    cast = autocast(x.device.type)
+    cast = autocast_dtype(x) is not None and all(weight.is_floating_point() for weight in weights)
     for weight in weights:
         if weight.device != weights[0].device or (weight.dtype != weights[0].dtype and not cast):
             raise UserError(
@@ -82,6 +82,13 @@ def check_input(x: Tensor, channels: int, *weights: Tensor) -> None:
             raise UserError(f"input must be of {weight.dtype}, as the weight is, but got {x.dtype}")
 
 
-def autocast(device: str) -> bool:
-    """Whether PyTorch casts what is computed on this type of device."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The type to which autocast casts an image and the weights it is convolved with; None where it does not.
+
+    As in PyTorch's own convolutions, images of float64, integers and complex numbers are left as they are.
+    """
+    device = x.device.type
+    if not x.is_floating_point() or x.dtype == torch.float64:
+        return None
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None

@@ -9,6 +9,7 @@ differentiable operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -54,8 +55,12 @@ def _composed() -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     proxies = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return proxies or transformed
+    return proxies or transformed()
+
+
+def transformed() -> bool:
+    """Whether functions are being transformed (``torch.func``) or differentiated forwards."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
@@ -96,7 +101,8 @@ class _Executed(torch.autograd.Function):
         again = packed if programs.input is programs.output and ctx.needs_input_grad[1] else []
         ctx.programs, ctx.levels = programs, len(weights)
         ctx.save_for_backward(x, *weights, *again)
-        return output(x, packed, programs.output)
+        # Strips end in a view, which autograd would not let a caller change in place.
+        return output(x, packed, programs.output).detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,7 +127,10 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """The gradients, as functions of all that they are computed from where gradients are recorded."""
     inputs = [each for each, needed in zip([x, *weights], wanted, strict=True) if needed]
-    with torch.enable_grad():
+    # Where autocast was on in the forward pass, all have its type already.
+    device = x.device.type
+    off = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    with torch.enable_grad(), off:
         out = compose(x, weights, program)
     found = iter(torch.autograd.grad(out, inputs, grad, create_graph=torch.is_grad_enabled()))
     return [next(found) if needed else None for needed in wanted]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyconv_search.arch.plans.pieces import Piece
-from pyconv_search.ops.program import Program, Share, Step
+from pyconv_search.ops.program import Block, Program, Share, Step
 from pyconv_search.ops.sums import index
 
 
@@ -23,7 +23,7 @@ def _packed(weights: Sequence[Tensor], step: Step) -> Tensor:
     if step.whole:
         return own[0] if own[0].shape == step.shape else own[0].reshape(step.shape)
     if step.blocks is not None:
-        return torch.cat([weights[block.level][block.rows, block.columns] for block in step.blocks])
+        return torch.cat([part for block in step.blocks for part in _rows(weights[block.level], block)])
     table = _table(own, step.piece.kernel)
     kernels = table.index_select(0, index(step.kernels, table.device))
     return kernels.view(step.shape)
@@ -70,12 +70,31 @@ def unpack(grads: Sequence[Tensor], weights: Sequence[Tensor], program: Program)
             level = step.shares[0].level
             found[level] = grad.reshape(weights[level].shape)
         elif step.blocks is not None:
-            for block, part in zip(step.blocks, grad.chunk(len(step.blocks)), strict=True):
-                found[block.level][block.rows, block.columns] = part
+            begin = 0
+            for block in step.blocks:
+                begin = _fill(found[block.level], grad, block, begin)
         else:
             for share in step.shares:
                 _put(grad, share, found[share.level])
     return found
+
+
+def _rows(weight: Tensor, block: Block) -> list[Tensor]:
+    """The weights of a block, one tensor for each slice of its rows."""
+    parts = [[weight[rows, columns] for columns in block.columns] for rows in block.rows]
+    return [own[0] if len(own) == 1 else torch.cat(own, 1) for own in parts]
+
+
+def _fill(into: Tensor, grad: Tensor, block: Block, begin: int) -> int:
+    """Write the gradients of a block, the rows of ``grad`` from ``begin`` on; returns where they end."""
+    for rows in block.rows:
+        count, column = len(range(*rows.indices(into.shape[0]))), 0
+        for columns in block.columns:
+            width = len(range(*columns.indices(into.shape[1])))
+            into[rows, columns] = grad[begin : begin + count, column : column + width]
+            column += width
+        begin += count
+    return begin
 
 
 def _put(grad: Tensor, share: Share, into: Tensor) -> None:

@@ -20,8 +20,8 @@ from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, suggestion
 from pyconv_search.ops import kernels
-from pyconv_search.ops.arguments import autocast, check_input
-from pyconv_search.ops.execute import Programs, layout
+from pyconv_search.ops.arguments import autocast_dtype, check_input
+from pyconv_search.ops.execute import Programs, layout, transformed
 from pyconv_search.ops.fused import levels_of, obstacle
 from pyconv_search.ops.program import program
 
@@ -44,7 +44,11 @@ def executed_as(way: str) -> Iterator[None]:
     """Inside, convolutions are executed this way, where they can be, in all directions and threads.
 
     A convolution, or a level of a pyramid, that does not have the way is executed as ever. What is exported is always
-    the plain plan.
+    the plain plan. A backward pass goes by the way of its forward pass, but what activation checkpointing computes
+    again goes by the way that is forced then: force it around both.
+
+    Ways that multiply zeros (``masked``, ``merged``, strips, fewer groups than a level's own, ``fused``) make not a
+    number of a zero times a pixel that is infinite or not a number itself. Plans that are chosen may be such.
 
     Args:
         way: ``plain`` (every level by itself, no zeros), ``split``, ``per-class`` or ``masked`` (poly-scale levels),
@@ -104,11 +108,16 @@ def programs(signature: Signature, x: Tensor) -> Programs:
 
 
 def fused(signature: Signature, x: Tensor) -> tuple[kernels.Level, ...] | None:
-    """The levels of one kernel for all of the operation, if it is executed so: on a GPU that can, or where forced."""
+    """The levels of one kernel for all of the operation, if it is executed so: on a GPU that can, or where forced.
+
+    Function transforms have no rule for the kernel.
+    """
     if torch.compiler.is_exporting() or not _may_fuse(x.device.type):
         return None
     place = (str(x.device), str(x.dtype).removeprefix("torch."))
-    return _constant_fused(signature, *place) if torch.compiler.is_compiling() else _fused(signature, *place)
+    if torch.compiler.is_compiling():
+        return _constant_fused(signature, *place)
+    return None if transformed() else _fused(signature, *place)
 
 
 def _may_fuse(device: str) -> bool:
@@ -243,6 +252,5 @@ def _setting(module: Any, x: Tensor) -> Setting:
     check_input(x, module.in_channels, *weights)
     images = x if x.dim() == 4 else x.unsqueeze(0)
     last = any(layout(each) == torch.channels_last for each in (images, *weights))
-    cast = autocast(x.device.type) and x.dtype != torch.float64
-    dtype = torch.get_autocast_dtype(x.device.type) if cast else x.dtype
+    dtype = autocast_dtype(x) or x.dtype
     return replace(setting_of(images), dtype=str(dtype).removeprefix("torch."), channels_last=last)

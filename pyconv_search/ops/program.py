@@ -81,11 +81,11 @@ class Channels:
 
 
 class Block(NamedTuple):
-    """Weights that stand together in a level's weight: its rows (filters) and columns (input channels of a group)."""
+    """Weights of a level: every one of the rows (filters) with every one of the columns (input channels of a group)."""
 
     level: int
-    rows: slice
-    columns: slice
+    rows: tuple[slice, ...]
+    columns: tuple[slice, ...]
 
 
 class Share(NamedTuple):
@@ -233,9 +233,10 @@ def _times(target: Sequence[int]) -> int:
 
 
 def _blocks(piece: Piece, cells: _Cells, kernels: Integers) -> tuple[Block, ...] | None:
-    """One block a group where filters and input channels are evenly spaced and nothing is zero; else None."""
+    """One block a group where filters and input channels are a few slices and nothing is zero; else None."""
     if piece.groups > MOST_SLICES or (kernels < 0).any():
         return None
+    pieces = 0
     blocks, target, source = [], np.array(piece.target), np.array(piece.source)
     filters, fan_in = len(target) // piece.groups, piece.fan_in
     for group in range(piece.groups):
@@ -244,9 +245,10 @@ def _blocks(piece: Piece, cells: _Cells, kernels: Integers) -> tuple[Block, ...]
         rows = slices(cells.row[own].tolist())
         columns = slices((source[group * fan_in : (group + 1) * fan_in] - cells.first[own[0]]).tolist())
         kernel = side(cells.operation.conv.levels[level])
-        if (cells.level[own] != level).any() or len(rows) > 1 or len(columns) > 1 or kernel != piece.kernel:
+        pieces += len(rows) * len(columns)
+        if (cells.level[own] != level).any() or pieces > MOST_SLICES or kernel != piece.kernel:
             return None
-        blocks.append(Block(level, rows[0], columns[0]))
+        blocks.append(Block(level, rows, columns))
     return tuple(blocks)
 
 

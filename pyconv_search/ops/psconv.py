@@ -29,8 +29,8 @@ class PSConv2d(nn.Conv2d):
 
     The entry (c, k) of :func:`pyconv_search.arch.dilation.dilation_matrix` is the dilation of the kernel from input
     channel k to output channel c. Weight, bias, their initialisation and the state dict are those of ``nn.Conv2d`` with
-    the same channels, kernel and groups, and so is the number of multiply-adds executed; dilation d pads by
-    ``d·(K − 1)/2``.
+    the same channels, kernel and groups, and so is the nominal number of multiply-adds; the plan that executes it may
+    multiply zeros, too (:func:`pyconv_search.ops.plan`). Dilation d pads by ``d·(K − 1)/2``.
 
     The attributes ``sorted_in`` and ``sorted_out`` say that the channels on that side of every group stand class by
     class instead, in :func:`pyconv_search.arch.plans.operation.class_order`, so that nothing is gathered. To set one
@@ -145,13 +145,17 @@ class PSConv2d(nn.Conv2d):
         return self.in_channels, (level,), stride, self.sorted_in, self.sorted_out
 
     def forward(self, input: Tensor) -> Tensor:
-        check_input(input, self.in_channels, self.weight)
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution by another weight, as subclasses of ``nn.Conv2d`` call it."""
+        check_input(input, self.in_channels, weight)
         x = input if input.dim() == 4 else input.unsqueeze(0)
         if len(self.cycle) == 1:
             dilation = self.cycle[0]
             padding = (self.kernel_size[0] // 2 * dilation, self.kernel_size[1] // 2 * dilation)
-            out = F.conv2d(x, self.weight, self.bias, self.stride, padding, dilation, self.groups)
+            out = F.conv2d(x, weight, bias, self.stride, padding, dilation, self.groups)
         else:
-            out = convolve(x, [self.weight], self.signature)
-            out = out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1)
+            out = convolve(x, [weight], self.signature)
+            out = out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
         return out if input.dim() == 4 else out.squeeze(0)

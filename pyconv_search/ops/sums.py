@@ -79,9 +79,11 @@ def _narrow(x: Tensor) -> bool:
 
 
 def _octets_last(x: Tensor) -> bool:
-    """Whether eight channels that stand together are a multiple of 16 bytes."""
-    small = x.element_size() in (2, 4) and x.shape[1] % 8 == 0
-    return small and x.is_contiguous(memory_format=torch.channels_last)
+    """Whether eight channels that stand together are a multiple of 16 bytes, and all of x can be seen as such."""
+    units = 16 // x.element_size() if x.element_size() in (2, 4) else 0
+    last = units > 0 and x.shape[1] % 8 == 0 and x.is_contiguous(memory_format=torch.channels_last)
+    # Strides of sides of one pixel may be anything, and a tensor may begin anywhere in another's memory.
+    return last and all(n % units == 0 for n in (x.storage_offset(), x.stride(0), x.stride(2), x.stride(3)))
 
 
 def _reordered(x: Tensor, order: Order) -> Tensor:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import pyconv_search as ps
 from pyconv_search.arch.plans.choice import choose
@@ -263,6 +264,12 @@ def test_biases_and_layers_without_normalisation():
     assert all(torch.equal(tensor, expected.state_dict()[key]) for key, tensor in found.state_dict().items())
 
 
+@torch.no_grad()
+def pruned(layer: nn.Module, name: str = "weight") -> nn.Module:
+    """A layer that makes the tensor of this name anew at every step, from another one."""
+    return prune.random_unstructured(layer, name, 0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -273,6 +280,9 @@ def test_biases_and_layers_without_normalisation():
         ("conv1", ps.PSConv2d(64, 16, groups=2)),
         ("conv1", ps.PyConv2d(64, [8, 8], [3, 5])),
         ("conv1", nn.utils.parametrizations.weight_norm(nn.Conv2d(64, 16, 1))),
+        ("conv1", pruned(nn.Conv2d(64, 16, 1))),
+        ("conv1", pruned(nn.Conv2d(64, 16, 1), "bias")),
+        ("norm2", pruned(nn.BatchNorm2d(16))),
     ],
 )
 def test_a_neighbour_that_cannot_have_the_order_leaves_the_side(name: str, layer: nn.Module):
@@ -531,3 +541,19 @@ def test_distributed_training_takes_it(tmp_path: Path):
         assert_close(backward(parallel, x)[0], backward(expected.train(), x)[0])
     assert len(unsort_channels(parallel)) == 10
     assert_same_gradients(parallel.module, expected)
+
+
+@pytest.mark.parametrize("change", ["tied weights", "a hook on the normalisation"])
+def test_layers_that_others_reach_are_left_alone(change):
+    _, model = both("bottleneck post")
+    unsort_channels(model)
+    first, second = model.stages[0][0], model.stages[0][1]
+    if change == "tied weights":
+        second.conv2.weight = first.conv2.weight
+    else:
+        first.norm1.register_forward_hook(lambda module, inputs, out: out * torch.arange(out.shape[1])[:, None, None])
+    model.eval()
+    x = images(small("bottleneck post"))
+    before = model(x)
+    assert not any(name.startswith("stages.0.0") and name.endswith("in") for name in sort_channels(model))
+    torch.testing.assert_close(model(x), before, rtol=1e-12, atol=1e-12)

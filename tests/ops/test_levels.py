@@ -195,3 +195,28 @@ def test_patterns_that_do_not_divide_the_channels_or_are_longer(channels, patter
     with executed_as(way):
         expected = reference(x, module.weight, module.bias, {**case, "axes": "both", "stride": 1})
         torch.testing.assert_close(module(x), expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("way", ["plain", "masked", "grouped-1"])
+def test_strided_convolutions_to_a_single_column(way, dtype, memory_format):
+    """In which oneDNN leaves numbers as they were in memory."""
+    torch.manual_seed(0)
+    modules = [
+        *(PSConv2d(16, 16, 7, stride, groups, dtype=dtype) for stride in (2, 3) for groups in (1, 4)),
+        PyConv2d(2, [6, 6], [3, 7], [2, 2], (1, 3), pattern=[(2, 3, 1, 4), (1, 4, 2)], dtype=dtype),
+        PyConv2d(16, [9, 8], [5, 7], [1, 4], 2, dtype=dtype),
+    ]
+    tolerance = {"atol": 0.1, "rtol": 0.02} if dtype == torch.bfloat16 else {"atol": 1e-4, "rtol": 1e-4}
+    for module, width in ((module, width) for module in modules for width in (1, 2)):
+        x = torch.randn(2, module.in_channels, 3, width, dtype=dtype).to(memory_format=memory_format)
+        found = []
+        for each, image in ((module, x), (copy.deepcopy(module).double(), x.double())):
+            leaf = image.clone().requires_grad_()
+            with executed_as(way):
+                out = each(leaf)
+            assert out.shape[3] == 1
+            found.append([out, *torch.autograd.grad(out.sum(), [leaf, *each.parameters()])])
+        for one, exact in zip(*found, strict=True):
+            torch.testing.assert_close(one.double(), exact, **tolerance)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from pyconv_search.arch.plans.choice import choose, plan_of
+from pyconv_search.errors import UserError
 from pyconv_search.ops import PSConv2d, PyConv2d, packing, plan
 from pyconv_search.ops import execute as executor
 from pyconv_search.ops.execute import Programs, execute
@@ -67,10 +68,47 @@ def test_autocast_casts_each_tensor_once(name, way, x):
     assert {parameter.grad.dtype for parameter in module.parameters()} == {torch.float32}
 
 
-def test_autocast_leaves_float64_as_it_is(x):
-    module = make("poly-scale", dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_autocast_leaves_what_it_leaves_in_other_convolutions(name, dtype, x):
+    module, standard = make(name, dtype=dtype), nn.Conv2d(8, 8, 3, padding=1, dtype=dtype)
+    image = torch.randn_like(x, dtype=dtype)
+    expected = module(image)
     with torch.autocast("cpu", torch.bfloat16):
-        assert module(x.double()).dtype == torch.float64
+        assert standard(image).dtype == dtype
+        assert torch.equal(module(image), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.int64])
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_types_that_autocast_leaves_must_be_those_of_the_weights(name, dtype, x):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match=f"input must be of torch.float32, as the weight is, but got {dtype}"),
+    ):
+        make(name)(x.to(dtype))
+
+
+def shifted(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, channels last, which begin at the fourth number of their memory."""
+    last = x.permute(0, 2, 3, 1)
+    return torch.cat([x.new_zeros(3), last.reshape(-1)])[3:].view(last.shape).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (1, 1)])
+def test_images_may_begin_anywhere_in_memory(size):
+    """Eight channels of 16 bits, which are moved at once, stand at whole multiples of 16 bytes as a rule alone."""
+    module = PSConv2d(32, 32, bias=False, dtype=torch.bfloat16)
+    module.sorted_in = module.sorted_out = True
+    x, direction = (torch.randn(1, 32, *size).bfloat16().to(memory_format=torch.channels_last) for _ in range(2))
+    wide = torch.cat([torch.zeros_like(x)[:, :3], x, torch.zeros_like(x)[:, :5]], 1)
+    found = []
+    for image, grad in ((x, direction), (shifted(x), direction), (x, shifted(direction)), (wide[:, 3:35], direction)):
+        leaf = image.detach().requires_grad_()
+        out = module(leaf)
+        found.append([out, *torch.autograd.grad(out, [leaf, module.weight], grad)])
+    for other in found[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
 
 
 @pytest.mark.parametrize(("name", "way"), EXECUTIONS)
@@ -204,6 +242,32 @@ def test_what_was_changed_in_place_before_the_backward_is_told(x):
         out.sum().backward()
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("name", "way"), [*EXECUTIONS, ("one level", "strips2"), ("one level", "strips4-1")])
+def test_outputs_may_be_changed_in_place(name, way, memory_format, x):
+    """As by an nn.ReLU(inplace=True) behind it."""
+    module = PyConv2d(8, [8], [3], [4]) if name == "one level" else make(name)
+    found = []
+    with executed_as(way):
+        for activation in (torch.relu, torch.relu_):
+            leaf = x.to(memory_format=memory_format).clone().requires_grad_()
+            out = activation(module(leaf))
+            found.append([out, *torch.autograd.grad(out.square().sum(), [leaf, *module.parameters()])])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_second_derivatives_are_not_rounded_where_autocast_is_on_in_the_backward_pass_alone(name, x):
+    module = make(name)
+    leaf = x.clone().requires_grad_()
+    inputs, out = [leaf, *module.parameters()], module(leaf).square().sum()
+    expected = torch.autograd.grad(out, inputs, create_graph=True)
+    out = module(leaf).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(out, inputs, create_graph=True)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
 def test_activation_checkpointing(name, reentrant, x):
@@ -281,3 +345,30 @@ print("right")
     oldest = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **oldest})
     assert found.stdout.strip() == "right", found.stderr
+
+
+def test_a_subclass_may_convolve_by_another_weight():
+    class Standardised(PSConv2d):
+        def forward(self, input):
+            return self._conv_forward(input, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+    torch.manual_seed(0)
+    module, x = Standardised(8, 8).double(), torch.randn(2, 8, 7, 7, dtype=torch.float64)
+    plain = PSConv2d(8, 8).double()
+    plain.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        plain.weight.sub_(plain.weight.mean((1, 2, 3), keepdim=True))
+    torch.testing.assert_close(module(x), plain(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_images_of_one_pixel_in_16_bits(dtype, memory_format):
+    torch.manual_seed(0)
+    for module in (PSConv2d(16, 16), PSConv2d(32, 64), PyConv2d(16, [8, 8, 8, 8], [3, 5, 7, 9], [1, 4, 8, 8])):
+        x = torch.randn(4, module.in_channels, 1, 1).to(dtype)
+        expected = module(x.float())
+        out = module.to(dtype).to(memory_format=memory_format)(x.requires_grad_())
+        out.sum().backward()
+        torch.testing.assert_close(out.float(), expected, rtol=0.03, atol=0.03)
+        assert x.grad.isfinite().all()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyconv_search.errors import UserError
-from pyconv_search.ops.arguments import Size, pair
+from pyconv_search.ops.arguments import Size, autocast_dtype, pair
 from pyconv_search.ops.kernels.level import Level, encode
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -41,8 +41,8 @@ def multi_scale_conv2d(
     from pyconv_search.ops.kernels import operators
 
     strides, text = pair("stride", stride), encode(levels)
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = autocast_dtype(x)
+    if dtype is not None:
         x, weights = x.to(dtype), [weight.to(dtype) for weight in weights]
         bias = None if bias is None else bias.to(dtype)
     _check(x, weights, levels, bias)

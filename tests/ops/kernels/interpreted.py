@@ -13,9 +13,11 @@ import os
 import pytest
 import torch
 from examples import EXAMPLES, FOUR, Example, Part, reference
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyconv_search.errors import UserError
+from pyconv_search.ops import PSConv2d, PyConv2d, executed_as, plan
 from pyconv_search.ops.kernels import choice, executed_macs, launch, multi_scale_conv2d, operators
 from pyconv_search.ops.kernels.level import Level, encode
 from pyconv_search.ops.kernels.plan import Tile
@@ -126,6 +128,14 @@ def test_second_derivatives_are_the_references():
         torch.testing.assert_close(ours.double().cpu(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_shapes_alone_pass_anywhere():
+    example = EXAMPLES["psconv"]
+    x, weights, _ = example.draw()
+    out = multi_scale_conv2d(x.to("meta"), [weight.to("meta") for weight in weights], example.levels)
+    assert out.shape == x.shape
+    assert out.device.type == "meta"
+
+
 def test_an_empty_batch_has_empty_results():
     x, weights, _ = EXAMPLES["psconv"].draw(DEVICE)
     empty = x[:0].detach().requires_grad_()
@@ -188,6 +198,57 @@ class Layer(torch.nn.Module):
 
     def forward(self, x):
         return multi_scale_conv2d(x.relu(), list(self.weights), self.levels, self.stride).relu()
+
+
+def sorted_scale(**options):
+    module = PSConv2d(8, 8, **options)
+    module.sorted_in = module.sorted_out = True
+    return module
+
+
+MODULES = {
+    "poly-scale": lambda: PSConv2d(8, 6, stride=2),
+    "input": lambda: PSConv2d(8, 4, pattern=(1, 3, 2), axes="input", groups=2),
+    "output": lambda: PSConv2d(4, 8, pattern=(1, 3, 2), axes="output", groups=2),
+    "sorted": lambda: sorted_scale(groups=2),
+    "sorted, two": lambda: sorted_scale(pattern=(1, 2)),
+    "pyramid": lambda: PyConv2d(8, [2, 4, 2], [3, 5, (3, 1)], [1, 4, 2], bias=True, pattern=[(1,), (2, 1), (3,)]),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_computes_the_same_in_one_kernel(name):
+    torch.manual_seed(0)
+    module, x = MODULES[name]().to(DEVICE), torch.randn(2, 8 if name != "output" else 4, 5, 4, device=DEVICE)
+    found = []
+    for way in ("plain", "fused"):
+        leaf = x.clone().requires_grad_()
+        with executed_as(way):
+            assert (plan(module, x).output.name == "fused") is (way == "fused")
+            out = module(leaf)
+        found.append([out, *torch.autograd.grad(out.square().sum(), [leaf, *module.parameters()])])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["poly-scale", "pyramid"])
+def test_function_transforms_take_plans(name):
+    """Which they can look into; the kernel they cannot."""
+    torch.manual_seed(0)
+    module, x = MODULES[name]().to(DEVICE), torch.randn(2, 8, 3, 3, device=DEVICE)
+    parameters = {key: value.detach() for key, value in module.named_parameters()}
+
+    def loss(values, image):
+        return torch.func.functional_call(module, values, (image[None],)).square().sum()
+
+    found = []
+    for way in ("plain", "fused"):
+        with executed_as(way):
+            single = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+            out, along = torch.func.jvp(module, (x,), (x,))
+            with forward_ad.dual_level():
+                dual = forward_ad.unpack_dual(module(forward_ad.make_dual(x, x)))
+        found.append([*single.values(), out, along, *dual])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_compiles_whole_with_any_batch():

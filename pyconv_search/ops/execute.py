@@ -249,9 +249,10 @@ def in_strips(grad: Tensor, piece: Piece) -> Tensor:
 
 def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterable[slice | None]:
     """Images in portions that fit the cache; None, which is all of them, also where no ``sums`` are to be made of what
-    the steps put out.
+    the steps put out, nor anything else.
     """
-    alone = sums is not None and (sums.apart or sums.one) and program.steps[0].target.times == 1
+    simple = all(step.piece.strip == step.target.times == 1 for step in program.steps)
+    alone = simple and sums is not None and (sums.apart or sums.one)
     count = len(x)
     numbers = max(PORTION // x.element_size() * torch.get_num_threads(), FEWEST * program.weights)
     each = max(1, numbers * count // max(1, x.numel()))

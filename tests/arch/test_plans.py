@@ -33,6 +33,7 @@ from pyconv_search.arch.plans.operation import Operation, class_order, cosets, d
 from pyconv_search.arch.plans.pieces import Piece
 from pyconv_search.arch.plans.ways import pieces, ways
 from pyconv_search.arch.spec import Conv, Level, divisors
+from pyconv_search.errors import UserError
 
 SEEDS = range(3000)
 CPU = Setting("cpu", instructions="AVX512")
@@ -345,3 +346,9 @@ def test_planning_loads_neither_torch_nor_numpy():
     code += "; import sys; print([name for name in ('torch', 'numpy', 'ray', 'pandas') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("values", [("cuda:0",), ("cpu", "torch.bfloat16"), (None,), ("cpu", 16)])
+def test_a_setting_is_of_texts(values):
+    with pytest.raises(UserError, match=r"must be a text such as '(cuda|bfloat16)', but got"):
+        Setting(*values)

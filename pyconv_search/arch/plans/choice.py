@@ -11,6 +11,7 @@ from pyconv_search.arch.plans.estimate import estimated
 from pyconv_search.arch.plans.operation import Operation, side
 from pyconv_search.arch.plans.pieces import Piece, Plan
 from pyconv_search.arch.plans.ways import pieces, ways
+from pyconv_search.errors import UserError
 
 DIRECTIONS = ("output", "input", "weight")
 
@@ -23,12 +24,19 @@ class Setting:
     """Where an operation runs: a device (``cpu``, ``cuda`` …), a type (``float32`` …) and a memory format.
 
     ``instructions`` names the vector instructions of a CPU as PyTorch does (``AVX512``).
+
+    Raises UserError if the device has a number, or device or type is no text of this kind.
     """
 
     device: str
     dtype: str = "float32"
     channels_last: bool = False
     instructions: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value, example in (("device", self.device, "cuda"), ("dtype", self.dtype, "bfloat16")):
+            if not isinstance(value, str) or not value.isalnum():
+                raise UserError(f"{name} must be a text such as {example!r}, but got {value!r}")
 
     @property
     def half(self) -> bool:

@@ -8,8 +8,8 @@ from pyconv_search.arch.plans.pieces import Plan
 from pyconv_search.arch.plans.traffic import Size, Work, nominal
 from pyconv_search.ops import kernels
 from pyconv_search.ops.fused import DTYPES, levels_of
+from pyconv_search.ops.planning import FUSED
 
-FUSED = "fused"
 CHOICE = Choice(Plan(FUSED, ()), "one kernel for all of it, on GPUs of compute capability 8.0 or more with Triton")
 
 

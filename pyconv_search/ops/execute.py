@@ -8,7 +8,7 @@ differentiable operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tenso
     piece, stride = step.piece, program.operation.stride
     if piece.strip == 1:
         return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
-    width = out_width(x, stride[1])
+    width = out_side(x.shape[3], stride[1])
     x = widened(x, (columns(piece, width) - width) * stride[1])
     strides = (stride[0], stride[1] * piece.strip)
     return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
@@ -138,30 +138,30 @@ def _differentiable(
 
 def output(x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
     """The output by a program, N×C'×H'×W', from its packed weights; sums are made in place."""
-    sums = program.output
-    whole: Tensor | None = None
-    for part in portions(x, program, sums):
-        found = _outputs(images(x, part), packed, program, taken)
-        if part is None and (sums.one or sums.apart):
-            return joined(found, sums).contiguous(memory_format=layout(x))
-        if whole is None:
-            shape = (len(x), program.operation.conv.width, *found[0].shape[2:])
-            whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
-        write(images(whole, part), found, sums)
-    assert whole is not None
+    sums, parts = program.output, portions(x, program, program.output)
+    if parts == (None,) and (sums.one or sums.apart):
+        return joined(_outputs(x, packed, program, taken), sums).contiguous(memory_format=layout(x))
+    sides = [out_side(n, stride) for n, stride in zip(x.shape[2:], program.operation.stride, strict=True)]
+    whole = _empty(x, program.operation.conv.width, *sides)
+    for part in parts:
+        write(images(whole, part), _outputs(images(x, part), packed, program, taken), sums)
     return whole
+
+
+def _empty(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """As many images of this size as ``x`` has, of its type and layout."""
+    shape = (len(x), channels, height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
 
 
 def input_gradient(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program) -> Tensor:
     """The gradient of the input, N×C×H×W, from that of the output, by a program with its packed weights."""
-    whole: Tensor | None = None
-    for part in portions(x, program, program.input):
-        found = _inputs(images(grad, part), images(x, part), packed, program)
-        if program.input.one and part is None:
-            return found[0].contiguous(memory_format=layout(x))
-        whole = torch.empty_like(x, memory_format=layout(x)) if whole is None else whole
-        write(images(whole, part), found, program.input)
-    assert whole is not None
+    sums, parts = program.input, portions(x, program, program.input)
+    if parts == (None,) and sums.one:
+        return _inputs(grad, x, packed, program)[0].contiguous(memory_format=layout(x))
+    whole = _empty(x, *x.shape[1:])
+    for part in parts:
+        write(images(whole, part), _inputs(images(grad, part), images(x, part), packed, program), sums)
     return whole
 
 
@@ -169,8 +169,7 @@ def _inputs(grad: Tensor, x: Tensor, packed: Sequence[Tensor], program: Program)
     """What every step puts out for the gradient of the input."""
     found = []
     for step, weight in zip(program.steps, packed, strict=True):
-        shape = (len(x), len(step.piece.source), *x.shape[2:])
-        like = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+        like = _empty(x, len(step.piece.source), *x.shape[2:])
         found.append(_backward(taken(grad, step.target), like, weight, step, program, of_input=True))
     return found
 
@@ -224,9 +223,9 @@ def _swapped(grad: Tensor, x: Tensor, weight: Tensor, step: Step) -> Tensor:
     return back.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
 
 
-def out_width(x: Tensor, stride: int) -> int:
-    """The width of what an operation puts out."""
-    return (x.shape[3] - 1) // stride + 1
+def out_side(side: int, stride: int) -> int:
+    """The height or width of what an operation puts out."""
+    return (side - 1) // stride + 1
 
 
 def widened(x: Tensor, more: int) -> Tensor:
@@ -247,7 +246,7 @@ def in_strips(grad: Tensor, piece: Piece) -> Tensor:
     return strips.permute(0, 1, 5, 2, 3, 4).flatten(1, 3)
 
 
-def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterable[slice | None]:
+def portions(x: Tensor, program: Program, sums: Sums | None = None) -> tuple[slice | None, ...]:
     """Images in portions that fit the cache; None, which is all of them, also where no ``sums`` are to be made of what
     the steps put out, nor anything else.
     """
@@ -258,7 +257,7 @@ def portions(x: Tensor, program: Program, sums: Sums | None = None) -> Iterable[
     each = max(1, numbers * count // max(1, x.numel()))
     if alone or count <= each or x.device.type != "cpu":
         return (None,)
-    return (slice(begin, min(begin + each, count)) for begin in range(0, count, each))
+    return tuple(slice(begin, min(begin + each, count)) for begin in range(0, count, each))
 
 
 def images(x: Tensor, part: slice | None) -> Tensor:

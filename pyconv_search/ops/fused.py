@@ -10,7 +10,7 @@ from pyconv_search.arch.plans.operation import Operation, class_order, depthwise
 from pyconv_search.arch.spec import Level
 from pyconv_search.ops import kernels
 
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in kernels.DTYPES)
 
 
 @lru_cache(maxsize=4096)

@@ -17,12 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pyconv_search.arch import counting
-from pyconv_search.arch.plans.traffic import Work
-from pyconv_search.arch.spec import Conv
-from pyconv_search.arch.trace import Size, Trace
 from pyconv_search.errors import UserError
-from pyconv_search.ops.arguments import check_channels
 from pyconv_search.ops.timing import Clock, Times, clock_of, interleaved
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -82,11 +77,6 @@ class Roofline:
         """Multiply-adds a second."""
         return self.compute.per_second
 
-    @property
-    def ridge(self) -> float:
-        """Multiply-adds a byte at which memory and arithmetic take equally long."""
-        return self.rate / self.bandwidth
-
     def seconds(self, macs: float, bytes: float) -> float:
         """The least time for so many multiply-adds and bytes. Raises UserError if either is negative."""
         for name, value in (("macs", macs), ("bytes", bytes)):
@@ -109,29 +99,6 @@ class Roofline:
     def bound(self, macs: float, bytes: float) -> str:
         """``compute`` or ``memory``: which of them takes longer; ``compute`` if neither does."""
         return "compute" if self.seconds(macs, bytes) == macs / self.rate else "memory"
-
-
-def nominal_work(conv: Conv, shape: tuple[int, ...], stride: Size = 1, itemsize: int = 4) -> Work:
-    """The work of one forward pass of ``conv`` without bias: its input, weights and output pass through memory once.
-
-    The gradients of input and weights take that much again each, in multiply-adds and in bytes: the three passes over
-    the same three arrays (and their gradients) differ only in which of them is written.
-
-    Args:
-        shape: of the input, N×C×H×W, or N×C×T×H×W for video.
-        stride: as in :func:`pyconv_search.ops.build_conv`.
-        itemsize: bytes of one number.
-
-    Raises:
-        UserError: if the groups of a level do not divide its channels.
-    """
-    batch, *image = shape
-    for level in conv.levels:
-        check_channels(image[0], level.width, level.groups)
-    trace = Trace(tuple(image))
-    output = trace.convolution("", trace.inputs[0], conv, stride)
-    numbers = batch * (trace.inputs[0].size + output.size) + sum(layer.params for layer in trace.layers)
-    return Work(batch * sum(counting.macs(layer) for layer in trace.layers), itemsize * numbers)
 
 
 def measure_roofline(

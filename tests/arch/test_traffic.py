@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose, name_of, plain
@@ -21,7 +21,6 @@ from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.models import build
 from pyconv_search.ops import build_conv
 from pyconv_search.ops.planning import executed_as, setting_of
-from pyconv_search.ops.roofline import nominal_work
 
 HEIGHT, WIDTH, BATCH = 7, 9, 2
 OPERATIONS = {
@@ -102,12 +101,24 @@ def test_every_plan_does_what_is_said_in_every_direction(key, name):
 
 
 @pytest.mark.parametrize("key", OPERATIONS)
-def test_nominal_work_is_that_of_the_definition(key):
+def test_nominal_work_is_what_the_module_does(key):
     operation = OPERATIONS[key]
-    shape = (BATCH, operation.in_channels, HEIGHT, WIDTH)
-    rows, columns = (-(-side // stride) for side, stride in zip((HEIGHT, WIDTH), operation.stride, strict=True))
-    found = nominal(operation, (BATCH, HEIGHT, WIDTH), (BATCH, rows, columns), itemsize=2)
-    assert found == nominal_work(operation.conv, shape, operation.stride, itemsize=2)
+    module = build_conv(operation.conv, operation.in_channels, operation.stride).bfloat16()
+    x = torch.randn(BATCH, operation.in_channels, HEIGHT, WIDTH).bfloat16()
+    with FlopCounterMode(display=False) as counter, executed_as("plain"):
+        out = module(x)
+    arrays = [x, out, *module.parameters()]
+    expected = Work(counter.get_total_flops() // 2, sum(one.nelement() * one.element_size() for one in arrays))
+    assert nominal(operation, (BATCH, HEIGHT, WIDTH), (BATCH, *out.shape[2:]), itemsize=2) == expected
+
+
+def test_the_gradients_take_twice_the_work_again():
+    operation = Operation(8, Conv((Level(3, 16),)))  # PyTorch counts gradients of grouped weights G times
+    module, x = build_conv(operation.conv, 8, 1), torch.randn(BATCH, 8, HEIGHT, WIDTH, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        module(x).sum().backward()
+    size = (BATCH, HEIGHT, WIDTH)
+    assert counter.get_total_flops() // 2 == 3 * nominal(operation, size, size, itemsize=4).macs
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pyconv_search.arch.plans import operators as catalogue
 from pyconv_search.arch.plans.choice import DIRECTIONS
 from pyconv_search.arch.plans.operation import Operation, side
 from pyconv_search.arch.plans.operators import Operator
+from pyconv_search.arch.plans.traffic import nominal
 from pyconv_search.arch.plans.ways import ways
 from pyconv_search.arch.presets import preset
 from pyconv_search.arch.spec import Conv, Level
@@ -27,7 +28,7 @@ from pyconv_search.ops.fused import levels_of
 from pyconv_search.ops.kernels import executed_macs
 from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.pyconv import PyConv2d
-from pyconv_search.ops.roofline import Measured, Roofline, nominal_work
+from pyconv_search.ops.roofline import Measured, Roofline
 from pyconv_search.ops.timing import Spread, Times
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def test_work_is_nominal_and_executed_and_the_share_that_of_the_roofline():
     for row in rows:
         own, passes = row.operator.operation, 1 if row.mode == "forward" else 3
         conv = own.conv if row.what != STANDARD else Conv((Level(3, own.conv.width),))
-        one = nominal_work(conv, SHAPES[row.operator.name], own.stride)
+        one = nominal(Operation(own.in_channels, conv, own.stride), *row.operator.sizes(PLACE.batch), itemsize=4)
         assert row.nominal == one.times(passes)
         share = ROOFLINE.share(row.nominal.macs, row.nominal.bytes, row.seconds.median)
         assert row.share == pytest.approx(share, rel=1e-12)

@@ -12,11 +12,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyconv_search.arch.spec import Conv, Level
 from pyconv_search.errors import UserError
-from pyconv_search.ops import build_conv, roofline
-from pyconv_search.ops.planning import executed_as
-from pyconv_search.ops.roofline import Measured, Roofline, Work, measure_roofline, nominal_work
+from pyconv_search.ops import roofline
+from pyconv_search.ops.roofline import Measured, Roofline, measure_roofline
 from pyconv_search.ops.timing import Spread, Times
 
 # 1000 bytes in 2 s and 600 multiply-adds in 3 s: 500 bytes/s, 200 MACs/s.
@@ -62,7 +60,7 @@ def test_the_floor_is_the_longer_of_two_times(macs: int, bytes: int, seconds: fl
 
 
 def test_rates_are_amounts_over_median_times():
-    assert (KNOWN.bandwidth, KNOWN.rate, KNOWN.ridge) == (500.0, 200.0, 0.4)
+    assert (KNOWN.bandwidth, KNOWN.rate) == (500.0, 200.0)
     assert KNOWN.share(KNOWN.compute.amount, 0, KNOWN.compute.times.seconds.lowest) == 2.0
 
 
@@ -87,39 +85,6 @@ def test_a_roofline_is_told_in_a_line_and_in_json():
 def test_wrong_amounts_are_told(method: str, arguments: tuple, message: str):
     with pytest.raises(UserError, match=re.escape(message)):
         getattr(KNOWN, method)(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("conv", "shape", "stride"),
-    [
-        (Conv((Level(3, 12),)), (3, 8, 9, 7), 1),
-        (Conv((Level(3, 12, 4),)), (2, 8, 9, 7), 2),
-        (Conv((Level(5, 8, 8, (2,)),)), (2, 8, 11, 11), 1),
-        (Conv((Level(3, 16, 1, (1, 2, 1, 4)),)), (2, 8, 12, 10), 1),
-        (Conv((Level(3, 4), Level(5, 4, 2), Level(7, 8, 4))), (2, 8, 10, 10), 2),
-        (Conv((Level(3, 6, 2), Level((1, 5, 5), 2, 1))), (2, 4, 3, 8, 8), (1, 2, 2)),
-    ],
-)
-def test_nominal_work_is_what_the_module_does(conv: Conv, shape: tuple, stride: object):
-    module, x = build_conv(conv, shape[1], stride).bfloat16(), torch.randn(shape).bfloat16()
-    with FlopCounterMode(display=False) as counter, executed_as("plain"):
-        out = module(x)
-    moved = [x, out, *module.parameters()]
-    expected = Work(counter.get_total_flops() // 2, sum(one.nelement() * one.element_size() for one in moved))
-    assert nominal_work(conv, shape, stride, itemsize=2) == expected
-
-
-def test_the_gradients_take_twice_the_work_again():
-    conv, shape = Conv((Level(3, 16),)), (2, 8, 12, 10)  # PyTorch counts gradients of grouped weights G times
-    module, x = build_conv(conv, 8, 1), torch.randn(shape, requires_grad=True)
-    with FlopCounterMode(display=False) as counter:
-        module(x).sum().backward()
-    assert counter.get_total_flops() // 2 == 3 * nominal_work(conv, shape).macs
-
-
-def test_groups_that_do_not_divide_are_told():
-    with pytest.raises(UserError, match="groups must divide in_channels = 8 and out_channels = 12, but got 3"):
-        nominal_work(Conv((Level(3, 4), Level(5, 12, 3))), (1, 8, 5, 5))
 
 
 def known_machine(monkeypatch: pytest.MonkeyPatch, copy: float, **rates: float) -> list[str]:

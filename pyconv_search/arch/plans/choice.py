@@ -60,7 +60,7 @@ class Choice:
 def choose(operation: Operation, setting: Setting, direction: str = "output", forced: str = "") -> Choice:
     """The plan for an operation.
 
-    ``forced`` names a way for every level that has it, as :func:`parts_of` reads it. Otherwise the plan that was
+    ``forced`` names a way for every level that has it, as :func:`forced_parts` reads it. Otherwise the plan that was
     measured to be fastest is taken, or else the one with the lowest estimate. Where the type of device is not known
     it is the first way, which multiplies no zeros.
     """
@@ -75,13 +75,9 @@ def choose(operation: Operation, setting: Setting, direction: str = "output", fo
     return Choice(plan_of(operation, parts), f"lowest estimate for {setting}")
 
 
+@lru_cache(maxsize=8192)
 def plan_of(operation: Operation, parts: Parts) -> Plan:
     """The plan that executes each part its way; the same object whenever it is asked for."""
-    return _plan(operation, parts)
-
-
-@lru_cache(maxsize=8192)
-def _plan(operation: Operation, parts: Parts) -> Plan:
     found: list[Piece] = []
     for numbers, way in parts:
         found += pieces(operation, numbers, way)

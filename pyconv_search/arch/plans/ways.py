@@ -89,13 +89,13 @@ def split(operation: Operation, numbers: Sequence[int], groups: int) -> list[Pie
     level = operation.conv.levels[number]
     if depthwise(operation.in_channels, level) or level.axes != "both":
         return list(_by_dilation(operation, number))
-    return [piece for group in _cosets(operation, number, dense=False) for piece in group]
+    return list(_cosets(operation, number, dense=False))
 
 
 def per_class(operation: Operation, numbers: Sequence[int], groups: int) -> list[Piece]:
     """As ``split``, with a convolution of its own for every residue class of a coset."""
     (number,) = numbers
-    return [piece for group in _cosets(operation, number, dense=True) for piece in group]
+    return list(_cosets(operation, number, dense=True))
 
 
 WAYS: dict[str, Way] = {
@@ -176,7 +176,7 @@ def _by_dilation(operation: Operation, number: int) -> Iterator[Piece]:
         yield _piece(level, dilation, groups, [into], [out], (fan_in, filters, offset))
 
 
-def _cosets(operation: Operation, number: int, dense: bool) -> Iterator[list[Piece]]:
+def _cosets(operation: Operation, number: int, dense: bool) -> Iterator[Piece]:
     """The pieces of every coset: one with the residue classes as groups if they are of equal size, else one a class."""
     level, offset = operation.conv.levels[number], operation.offset(number)
     pattern, groups, filters = level.pattern, level.groups, level.width // level.groups
@@ -191,9 +191,9 @@ def _cosets(operation: Operation, number: int, dense: bool) -> Iterator[list[Pie
         numbers = (fan_in, filters, offset)
         if dense or fan_in % modulus or filters % modulus:
             pairs = [(a, b) for a, b in zip(into, out, strict=True) if a and b]
-            yield [_piece(level, coset.dilation, groups, [a], [b], numbers) for a, b in pairs]
+            yield from (_piece(level, coset.dilation, groups, [a], [b], numbers) for a, b in pairs)
         else:
-            yield [_piece(level, coset.dilation, groups, into, out, numbers)]
+            yield _piece(level, coset.dilation, groups, into, out, numbers)
 
 
 def _piece(

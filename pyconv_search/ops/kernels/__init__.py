@@ -27,7 +27,7 @@ channels execute no more than their own, they are fetched one by one. None of th
 
 from pyconv_search.ops.kernels.choice import Work, executed_macs
 from pyconv_search.ops.kernels.device import available
-from pyconv_search.ops.kernels.function import multi_scale_conv2d
+from pyconv_search.ops.kernels.function import DTYPES, multi_scale_conv2d
 from pyconv_search.ops.kernels.level import Level
 
-__all__ = ["Level", "Work", "available", "executed_macs", "multi_scale_conv2d"]
+__all__ = ["DTYPES", "Level", "Work", "available", "executed_macs", "multi_scale_conv2d"]

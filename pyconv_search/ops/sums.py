@@ -108,7 +108,9 @@ def index(numbers: Integers, device: torch.device) -> Tensor:
     if torch.compiler.is_compiling():
         # Added to, since of an array as it stands a strict export keeps a fake tensor (PyTorch 2.13).
         return torch.as_tensor(numbers + 0, device=device)
-    return torch.as_tensor(numbers) if device.type == "cpu" else _index(_Same(numbers), device)
+    if device.type == "cpu" or torch._C._len_torch_dispatch_stack():  # such as a mode of fake tensors, not to be kept
+        return torch.as_tensor(numbers, device=device)
+    return _index(_Same(numbers), device)
 
 
 class _Same:
@@ -126,4 +128,5 @@ class _Same:
 
 @lru_cache(maxsize=4096)
 def _index(same: _Same, device: torch.device) -> Tensor:
-    return torch.as_tensor(same.numbers, device=device)
+    with torch.inference_mode(False):  # training may take it later
+        return torch.as_tensor(same.numbers, device=device)

@@ -8,9 +8,11 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -330,6 +332,7 @@ def test_half_precision_on_a_cpu_without_it(dtype):
     code = f"""
 import torch
 from pyconv_search.ops import PSConv2d, PyConv2d
+from pyconv_search.ops.sums import index
 torch.manual_seed(0)
 for module in (PSConv2d(16, 16), PyConv2d(16, [8, 8], [3, 5], [1, 4])):
     module, x = module.to({dtype}), torch.randn(2, 16, 7, 7).to({dtype}).requires_grad_()
@@ -372,3 +375,15 @@ def test_images_of_one_pixel_in_16_bits(dtype, memory_format):
         out.sum().backward()
         torch.testing.assert_close(out.float(), expected, rtol=0.03, atol=0.03)
         assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, FakeTensorMode])
+def test_an_index_that_is_kept_is_an_ordinary_tensor(mode):
+    """It is made once for a device; here the meta device, which is no CPU either."""
+    numbers, device = np.arange(3), torch.device("meta")
+    with mode():
+        index(numbers, device)
+    found = index(numbers, device)
+    assert type(found) is torch.Tensor
+    assert not found.is_inference()
+    assert index(numbers, device) is found

@@ -23,6 +23,7 @@ from pyconv_search.ops import execute as executor
 from pyconv_search.ops.execute import Programs, execute
 from pyconv_search.ops.planning import executed_as, operation_of
 from pyconv_search.ops.program import program
+from pyconv_search.ops.sums import index
 
 POLY = ("split", "per-class", "masked", "masked-1")
 PYRAMID = ("plain", "grouped-1", "depthwise", "merged-1", "swapped", "strips2")

@@ -333,7 +333,6 @@ def test_half_precision_on_a_cpu_without_it(dtype):
     code = f"""
 import torch
 from pyconv_search.ops import PSConv2d, PyConv2d
-from pyconv_search.ops.sums import index
 torch.manual_seed(0)
 for module in (PSConv2d(16, 16), PyConv2d(16, [8, 8], [3, 5], [1, 4])):
     module, x = module.to({dtype}), torch.randn(2, 16, 7, 7).to({dtype}).requires_grad_()

@@ -7,9 +7,11 @@ import re
 from dataclasses import replace
 from importlib import resources
 
+import pytest
+
 from pyconv_search.arch.dilation import AXES
 from pyconv_search.arch.plans import choice as choice_module
-from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose, key_of, measured
+from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, choose, key_of, least, measured, name_of
 from pyconv_search.arch.plans.operation import Operation
 from pyconv_search.arch.spec import Conv, Level
 
@@ -74,3 +76,32 @@ def test_what_was_measured_is_chosen(monkeypatch):
     found = choose(operation, CPU, "input")
     choose.cache_clear()
     assert (found.plan.name, found.reason) == ("per-class", "measured fastest on cpu (AVX512), float32, contiguous")
+
+
+def psconv(width: int, groups: int = 1, stride: tuple[int, int] = (1, 1), ordered: bool = False) -> Operation:
+    return Operation(width, Conv((Level(3, width, groups, (1, 2, 1, 4)),)), stride, ordered, ordered)
+
+
+PYCONV4 = Operation(64, Conv(tuple(Level(k, 16, g) for k, g in ((3, 1), (5, 4), (7, 8), (9, 16)))))
+PYCONV3 = Operation(128, Conv((Level(3, 32), Level(5, 32, 4), Level(7, 64, 8))))
+SMALL = Operation(16, Conv((Level(3, 8), Level(5, 8, 4))), (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("operation", "channels_last", "direction", "fastest"),
+    [
+        (PYCONV3, False, "output", "1:grouped-1 2:strips2-4 3:strips2-8"),
+        (PYCONV3, True, "input", "1:grouped-1 2:grouped-4 3:grouped-8"),
+        (PYCONV3, True, "weight", "1:grouped-1 2:swapped-4 3:swapped-8"),
+        (PYCONV4, True, "input", "1:grouped-1 2:grouped-4 3:grouped-4 4:depthwise"),
+        (PYCONV4, False, "weight", "1:grouped-1 2:strips4-4 3:strips4-4 4:strips4-4"),
+        (SMALL, False, "output", "1+2:grouped-1"),
+        (psconv(16, stride=(2, 2)), False, "output", "masked-1"),
+        (psconv(256, ordered=True), False, "output", "split"),
+        (psconv(512, 32), True, "input", "masked-32"),
+        (psconv(128, 32, ordered=True), True, "input", "masked-32"),
+    ],
+)
+def test_the_estimate_ranks_as_was_measured(operation, channels_last, direction, fastest):
+    """Plans that benchmarks.plans found to be fastest, or as fast as could be told, in float32 on an AVX512 CPU."""
+    assert name_of(least(operation, Setting("cpu", "float32", channels_last, "AVX512"), direction)) == fastest

@@ -14,7 +14,8 @@ class Epoch:
     """One epoch of one trial: a point of its learning curve.
 
     Errors are top-k errors in percent; losses are mean cross-entropies in nats; ``seconds`` is the wall time of
-    training and validation together. ``epoch`` counts from 1.
+    training and validation together. ``epoch`` counts from 1. ``images_per_second`` is that of training alone;
+    ``peak_memory`` in bytes, of the device's allocator on a GPU and of the whole process on a CPU (0: not known).
     """
 
     trial: str
@@ -26,6 +27,8 @@ class Epoch:
     val_top1_error: float
     val_top5_error: float
     seconds: float
+    images_per_second: float = 0.0
+    peak_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Row:
     test_top5_error: float | None = None
     train_seconds: float = 0.0
     images_per_second: float | None = None
+    peak_memory: int = 0
     device: str = ""
     host: str = ""
     started: str = ""

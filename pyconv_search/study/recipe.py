@@ -3,88 +3,182 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from pyconv_search.fields import Fields, integers, shown
+from pyconv_search.fields import Fields, integers, kind_of, shown
+from pyconv_search.study.presets import RECIPES, merged
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SCHEDULES = ("cosine", "linear", "constant")
+# What torch.compile calls its modes; CUDA graphs are those of reduce-overhead.
+COMPILERS = ("none", "default", "reduce-overhead", "max-autotune")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Stochastic gradient descent with momentum, as both papers use it.
+    """Stochastic gradient descent with momentum, as both papers use it. A value that is 0 or false does nothing.
 
-    ``lr`` is the peak learning rate. ``schedule`` is ``steps`` (multiply by ``gamma`` at the start of each 0-based
-    epoch in ``steps``; PyConv: 30, 60, 80 of 90) or ``cosine`` (half a cosine down to zero; PSConv: 120 epochs). Either
-    follows a linear warm-up over ``warmup`` epochs. ``crop`` is the padding in pixels before the random crop (0: none),
-    ``flip`` a horizontal mirror with probability 1/2. ``precision`` is ``fp32``, ``bf16`` (autocast) or ``auto``: bf16
-    on a device that computes in it, fp32 elsewhere.
+    Steps. ``batch`` images make a step, over all devices, computed in ``accumulate`` equal parts one after the other
+    (batch normalisation sees the parts). ``precision``: ``fp32``; ``bf16`` or ``fp16``, both autocast, fp16 with a
+    scaled loss; ``auto``: bf16 on a device that computes in it, fp32 elsewhere. ``compile`` names a mode of
+    torch.compile.
+
+    Learning rate. ``lr`` is the peak, for batches of ``lr_batch`` images (the linear rule of Goyal et al. 2017, section
+    2.1: the rate is lr · batch / lr_batch); with 0 it is ``lr`` for any batch. ``schedule`` is ``steps`` (multiply by
+    ``gamma`` at the start of each 0-based epoch in ``steps``), ``cosine`` (half a cosine down to zero), ``linear`` (a
+    line down to zero) or ``constant``, after a linear warm-up over ``warmup`` epochs.
+
+    Optimizer. ``decay_norms``: weight decay reaches normalisation layers and biases, too. ``clip`` is the largest
+    Euclidean norm of the whole gradient, ``ema`` the decay per step of the averaged weights that are then validated,
+    tested and saved. ``zero_init`` starts the last batch normalisation of every residual branch at zero (Goyal et al.
+    2017, section 5.1).
+
+    Regularisation. ``label_smoothing`` (Szegedy et al. 2016, section 7); ``dropout`` before the classifier;
+    ``cutmix`` and ``mixup`` are the α of Beta(α, α) (Yun et al. 2019; Zhang et al. 2018), used on a batch with
+    probability ``mix``, each half of the time if both are there.
+
+    Images. ``crop`` is the padding in pixels before a random crop; ``scale`` the smallest and largest share of the area
+    of a random resized crop (Szegedy et al. 2015; (0, 0): none); ``short_side`` the interval in pixels from which the
+    length of the shorter side is drawn before a random crop (Simonyan and Zisserman 2015, section 3.1); ``flip``
+    mirrors left to right with probability 1/2; ``cutout`` blanks a square of so many pixels (DeVries and Taylor 2017).
+    ``resolution``: the first epoch's images have this share of the full height and width, growing linearly to all of it
+    after ``resolution_until`` of the epochs. ``center`` is the share of the shorter side that is cut out of the middle
+    of large images to evaluate; ``mirror`` averages the logits of an image and its mirror image.
+
+    Video. ``frame_step``: every so manieth frame makes a clip; ``clips`` and ``crops``: so many clips in time, each
+    cropped so many times in space, are averaged to evaluate.
     """
 
     epochs: int
     batch: int = 128
+    accumulate: int = 1
     lr: float = 0.1
+    lr_batch: int = 0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
+    decay_norms: bool = True
     schedule: str = "cosine"
     steps: tuple[int, ...] = ()
     gamma: float = 0.1
     warmup: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+    zero_init: bool = False
     label_smoothing: float = 0.0
+    dropout: float = 0.0
     crop: int = 0
+    scale: tuple[float, ...] = (0.0, 0.0)
+    short_side: tuple[int, ...] = (0, 0)
     flip: bool = False
+    cutout: int = 0
+    cutmix: float = 0.0
+    mixup: float = 0.0
+    mix: float = 1.0
+    resolution: float = 1.0
+    resolution_until: float = 0.0
+    center: float = 0.875
+    mirror: bool = False
+    frame_step: int = 1
+    clips: int = 1
+    crops: int = 1
     precision: str = "auto"
     channels_last: bool = True
+    compile: str = "none"
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate, after the linear rule."""
+        return self.lr * self.batch / self.lr_batch if self.lr_batch else self.lr
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain JSON values."""
-    return {name: getattr(recipe, name) for name in Recipe.__slots__} | {"steps": list(recipe.steps)}
+    values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def from_dict(values: dict[str, Any]) -> Recipe:
-    """The recipe that :func:`to_dict` made."""
-    return Recipe(**{**values, "steps": tuple(values["steps"])})
+    """The recipe that :func:`to_dict` made; what is missing has its default."""
+    typed: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Recipe(**typed)
 
 
-def read_recipe(fields: Fields) -> Recipe:
-    """The recipe that a study's ``recipe`` section describes; mistakes go to ``fields.problems``."""
+def read_recipe(fields: Fields, key: str = "recipe") -> Recipe:
+    """The recipe under ``key`` of a study: the name of a known one, or a mapping of values, with one as ``preset``.
+
+    Mistakes go to ``fields.problems``.
+    """
+    given = fields.take(key)
+    given = {"preset": given} if isinstance(given, str) else given
+    path = (*fields.path, key)
+    if given is not None and not isinstance(given, Mapping):
+        fields.add(key, f"must be the name of a recipe or a mapping of values, but got {kind_of(given)}")
+        given = {"epochs": 1}
+    own = Fields({} if given is None else given, path, fields.problems)
+    preset = own.text("preset", None, tuple(RECIPES))
+    values = dict(given or {"epochs": 1})
+    values.pop("preset", None)
+    if preset:
+        values = merged(RECIPES[preset], values)
+    return _read(Fields(values, path, fields.problems))
+
+
+def _read(fields: Fields) -> Recipe:
     epochs = fields.integer("epochs", low=1, high=100_000)
     kind, steps, gamma = _schedule(fields, epochs or 1)
-    augment = fields.section("augment", None)
+    batch = fields.integer("batch", 128, 2)
     recipe = Recipe(
         epochs=epochs or 1,
-        batch=fields.integer("batch", 128, 2),
+        batch=batch,
+        accumulate=fields.integer("accumulate", 1, 1, max(batch // 2, 1)),
         lr=fields.number("lr", 0.1),
+        lr_batch=fields.integer("lr_batch", 0, 0),
         momentum=fields.number("momentum", 0.9, 0.0, 1.0),
         nesterov=fields.flag("nesterov", False),
         weight_decay=fields.number("weight_decay", 1e-4),
+        decay_norms=fields.flag("decay_norms", True),
         schedule=kind,
         steps=steps,
         gamma=gamma,
         warmup=fields.number("warmup", 0.0, 0.0, float(epochs or 1)),
+        clip=fields.number("clip", 0.0),
+        ema=fields.number("ema", 0.0, 0.0, 1.0),
+        zero_init=fields.flag("zero_init", False),
         label_smoothing=fields.number("label_smoothing", 0.0, 0.0, 1.0),
-        crop=augment.integer("crop", 0, 0, 64),
-        flip=augment.flag("flip", False),
+        dropout=fields.number("dropout", 0.0, 0.0, 1.0),
+        center=fields.number("center", 0.875, 0.1, 1.0),
+        mirror=fields.flag("mirror", False),
         precision=fields.text("precision", "auto", PRECISIONS),
         channels_last=fields.flag("channels_last", True),
+        compile=fields.text("compile", "none", COMPILERS),
+        **_augment(fields.section("augment", None)),
+        **_resolution(fields.section("resolution", None)),
+        **_clips(fields.section("clips", None)),
     )
     if recipe.nesterov and not recipe.momentum:
         fields.add("nesterov", "needs a momentum above 0; nearest: momentum 0.9, or nesterov: false")
-    augment.close()
+    if recipe.batch % recipe.accumulate:
+        near = [n for n in range(1, recipe.batch // 2 + 1) if recipe.batch % n == 0]
+        best = min(near, key=lambda n: abs(n - recipe.accumulate))
+        fields.add("accumulate", f"{recipe.accumulate} does not divide the batch of {recipe.batch}; nearest: {best}")
+    for key in ("ema", "dropout"):
+        if getattr(recipe, key) == 1:
+            fields.add(key, "must be below 1, but got 1")
     fields.close()
     return recipe
 
 
 def _schedule(fields: Fields, epochs: int) -> tuple[str, tuple[int, ...], float]:
-    """``cosine``, or ``{steps: [30, 60, 80], gamma: 0.1}``."""
+    """A name, or ``{steps: [30, 60, 80], gamma: 0.1}``."""
     given = fields.take("schedule", "cosine")
     if not isinstance(given, Mapping):
-        if given != "cosine":
-            fields.add("schedule", f"must be cosine, or {{steps: [30, 60, 80], gamma: 0.1}}, but got {shown(given)}")
-        return "cosine", (), 0.1
+        if given not in SCHEDULES:
+            legal = f"{', '.join(SCHEDULES)}, or {{steps: [30, 60, 80], gamma: 0.1}}"
+            fields.add("schedule", f"must be {legal}, but got {shown(given)}")
+            return "cosine", (), 0.1
+        return given, (), 0.1
     own = fields.section("schedule")
     steps = integers(own.take("steps"), (*own.path, "steps"), own.problems)
     if list(steps) != sorted(set(steps)) or (steps and steps[-1] >= epochs):
@@ -92,3 +186,57 @@ def _schedule(fields: Fields, epochs: int) -> tuple[str, tuple[int, ...], float]
     gamma = own.number("gamma", 0.1, 0.0, 1.0)
     own.close()
     return "steps", steps, gamma
+
+
+def _augment(own: Fields) -> dict[str, Any]:
+    """What is done to images while training."""
+    found = {
+        "crop": own.integer("crop", 0, 0, 64),
+        "flip": own.flag("flip", False),
+        "cutout": own.integer("cutout", 0, 0, 1024),
+        "cutmix": own.number("cutmix", 0.0, 0.0, 100.0),
+        "mixup": own.number("mixup", 0.0, 0.0, 100.0),
+        "mix": own.number("mix", 1.0, 0.0, 1.0),
+        "scale": _interval(own, "scale", 0.001, 1.0),
+        "short_side": _interval(own, "short_side", 8, 4096),
+    }
+    ways = [key for key in ("crop", "scale", "short_side") if any(_tuple(found[key]))]
+    if len(ways) > 1:
+        own.add(ways[1], f"is another way to crop than {ways[0]}; leave one of them out")
+    own.close()
+    return found
+
+
+def _interval(own: Fields, key: str, low: float, high: float) -> tuple[Any, ...]:
+    """Two numbers of the type of ``low``, ascending; two zeros where there are none."""
+    given = own.items(key, None)
+    number = type(low)
+    if not given:
+        return number(0), number(0)
+    whole = number is not int or all(isinstance(v, int) for v in given)
+    plain = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in given)
+    if len(given) != 2 or not plain or not whole or not low <= given[0] <= given[1] <= high:
+        kind = "integers" if number is int else "numbers"
+        own.add(key, f"must be two ascending {kind} between {low:g} and {high:g}, but got {shown(given)}")
+        return number(0), number(0)
+    return number(given[0]), number(given[1])
+
+
+def _resolution(own: Fields) -> dict[str, Any]:
+    found = {"resolution": own.number("start", 1.0, 0.1, 1.0), "resolution_until": own.number("until", 0.0, 0.0, 1.0)}
+    own.close()
+    return found
+
+
+def _clips(own: Fields) -> dict[str, Any]:
+    found = {
+        "frame_step": own.integer("step", 1, 1, 64),
+        "clips": own.integer("count", 1, 1, 100),
+        "crops": own.integer("crops", 1, 1, 3),
+    }
+    own.close()
+    return found
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

@@ -141,7 +141,7 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
 
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
-    data, recipe = _data(fields), read_recipe(fields.section("recipe"))
+    data, recipe = _data(fields), read_recipe(fields)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
     seeds, objectives, resources = (

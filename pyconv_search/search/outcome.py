@@ -68,6 +68,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def environment(precision: str) -> dict[str, str]:
-    """What computed the numbers: versions, and ``fp32`` or ``bf16``."""
-    return {"torch": torch.__version__, "python": platform.python_version(), "precision": precision}
+def environment(precision: str, spec: dict[str, Any]) -> dict[str, str]:
+    """What computed the numbers: versions, ``fp32``, ``bf16`` or ``fp16``, and how many processes, if several."""
+    found = {"torch": torch.__version__, "python": platform.python_version(), "precision": precision}
+    if spec.get("workers", 1) > 1:
+        found["workers"] = str(spec["workers"])
+    return found

@@ -67,10 +67,25 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial takes: CPU cores (also its number of threads) and GPUs, which may be a fraction of one."""
+    """What one trial takes: CPU cores and GPUs, which may be a fraction of one.
+
+    ``workers`` processes train it together, with equal shares of the cores and one GPU each, if any.
+    """
 
     cpu: int = 1
     gpu: float = 0.0
+    workers: int = 1
+
+    @property
+    def threads(self) -> int:
+        """The CPU cores of one worker, and its number of threads."""
+        return self.cpu // self.workers
+
+    @property
+    def computes_on(self) -> str:
+        """What adds up the numbers: sums of floating-point numbers depend on it."""
+        one = "cuda" if self.gpu else f"cpu, {self.threads} threads"
+        return one if self.workers == 1 else f"{self.workers} × {one}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +170,13 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
+    _check_batch(fields, recipe, data)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
     seeds, objectives, resources = (
         _seeds(fields),
         _objectives(fields, scheduler),
-        _resources(fields.section("resources", None)),
+        _resources(fields.section("resources", None), recipe),
     )
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
@@ -302,18 +318,44 @@ def _objectives(fields: Fields, scheduler: Scheduler) -> dict[str, str]:
     return objectives or {"top1_error": "min"}
 
 
-def _resources(fields: Fields) -> Resources:
-    cpu, gpu = fields.integer("cpu", 1, 1, 4096), fields.number("gpu", 0.0, 0.0, 64.0)
+def _check_batch(fields: Fields, recipe: Recipe, data: Data | None) -> None:
+    """A batch cannot be larger than what there is to train on."""
+    if data is not None and recipe.batch > data.train:
+        fields.problems.add(
+            ("recipe", "batch"),
+            f"a batch of {recipe.batch} images, but {data.info.name} has {data.train} to train on; "
+            f"nearest: {data.train}",
+        )
+
+
+def _resources(fields: Fields, recipe: Recipe) -> Resources:
+    cpu, gpu = fields.integer("cpu", 1, 1, 4096), fields.number("gpu", 0.0, 0.0, 1024.0)
     if gpu > 1 and gpu != int(gpu):
         fields.add(
             "gpu",
             f"must be a fraction of one GPU or a whole number of them, but got {gpu:g}; "
             f"nearest: {int(gpu)}, {int(gpu) + 1}",
         )
-    if gpu > 1:
-        fields.add("gpu", f"a trial trains on one GPU at most, but got {gpu:g}; nearest: 1")
+    workers = fields.integer("workers", max(int(gpu), 1), 1, 1024)
+    if gpu and workers != max(int(gpu), 1):
+        fields.add("workers", f"each has one GPU, of which there are {gpu:g}; nearest: {max(int(gpu), 1)}")
+    if cpu % workers:
+        above = cpu + workers - cpu % workers
+        fields.add("cpu", f"{cpu} cores cannot be divided by {workers} workers; nearest: {above}")
+    if recipe.batch % workers:
+        near = max(round(recipe.batch / workers), 1) * workers
+        fields.problems.add(
+            ("recipe", "batch"), f"{recipe.batch} images cannot be divided by {workers} workers; nearest: {near}"
+        )
+    elif workers > 1 and recipe.batch // workers < 2 * recipe.accumulate:
+        parts = f" in {recipe.accumulate} parts each" if recipe.accumulate > 1 else ""
+        fields.problems.add(
+            ("recipe", "batch"),
+            f"{recipe.batch} images leave less than two for each of {workers} workers{parts}, and batch "
+            f"normalisation needs two; nearest: {2 * workers * recipe.accumulate}",
+        )
     fields.close()
-    return Resources(cpu, gpu)
+    return Resources(cpu, gpu, workers)
 
 
 def _checkpoints(fields: Fields) -> Checkpoints:
@@ -350,9 +392,8 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "scheduler": {"kind": study.scheduler.kind, "grace": study.scheduler.grace, "factor": study.scheduler.factor},
         "seeds": list(study.seeds),
         "objectives": dict(study.objectives),
-        "resources": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
-        # Sums of floating-point numbers depend on what adds them up.
-        "computes_on": "cuda" if study.resources.gpu else f"cpu, {study.resources.cpu} threads",
+        "resources": asdict(study.resources),
+        "computes_on": study.resources.computes_on,
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),

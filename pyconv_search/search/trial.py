@@ -11,7 +11,8 @@ A trial is described by a plain dictionary::
 Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
 With several ``workers`` (1 unless given) each of so many processes, which have met in a process group of
 torch.distributed, runs the same trial at the same time; ``threads`` are those of one. All have the same numbers, the
-first writes the files.
+first writes the files. ``accumulated`` and ``alone`` are there in a trial that is retried in its own way
+(:class:`pyconv_search.search.retry.Retry`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.models import build
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images
-from pyconv_search.search.outcome import blank_row, detail_of, device_name, environment, now, reason_of
+from pyconv_search.search.outcome import blank_row, device_name, environment, failed_row, now, reason_of, why
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import checkpoint, data, device, loop, memory, parallel
 from pyconv_search.training.learner import Learner, make_learner
@@ -153,7 +154,13 @@ class Trial:
         if reason_of(error) == "error":
             _log.warning("trial %s failed", self.spec["trial"], exc_info=error)
         traceback.clear_frames(error.__traceback__)  # They hold tensors.
-        return self._row or self._end(self._ended("failed", reason_of(error), detail_of(error)))
+        return self._row or self._end(self._ended("failed", *why(self.spec, error)))
+
+    def close(self) -> None:
+        """Give back the memory of a trial that will not go on here; whoever shares the device can have it."""
+        self._learner = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _data(self) -> data.DataSet:
         return images.data_set(*self._data_key)
@@ -304,9 +311,8 @@ class Trial:
         )
 
     def _end(self, row: Row) -> Row:
-        self._row, self._learner = row, None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._row = row
+        self.close()
         return row
 
 
@@ -322,7 +328,7 @@ def run_trial(spec: dict[str, Any], on_epoch: Callable[[Epoch], None] | None = N
     except UserError:
         raise
     except Exception as error:
-        return blank_row(spec, "failed", reason_of(error), detail_of(error))
+        return failed_row(spec, error)
     report = on_epoch or (lambda epoch: None)
     for epoch in trial.history:
         report(epoch)

@@ -106,3 +106,11 @@ def check_equal(what: str, *numbers: int) -> None:
     distributed.all_gather_object(every, numbers)
     if len(set(every)) > 1:
         raise RuntimeError(f"{what}: the processes of one trial disagree: {every}")
+
+
+def severed(error: BaseException) -> bool:
+    """Whether ``error`` is but the consequence of another process's end: nothing more is heard of it."""
+    if isinstance(error, distributed.DistError):
+        return True
+    # What gloo, which CPUs use, throws has no type of its own.
+    return isinstance(error, RuntimeError) and "gloo" in str(error)

@@ -127,6 +127,8 @@ def space_sample(
     for found in sample(space, n, seed):
         arch = found.architecture
         line = {"arch_id": arch.arch_id, "parameters": found.values, "architecture": to_dict(arch)}
+        if space.recipe:
+            line["recipe"] = space.overrides(found.values)
         print(json.dumps(line, sort_keys=True, separators=(",", ":")), flush=True)
 
 

@@ -41,6 +41,9 @@ class Row:
     figures exist for complete trials alone, because the test split is read once, at the end. Errors are in percent,
     ``macs`` are multiply-adds for one image, ``activations`` and ``receptive_field`` as in
     :mod:`pyconv_search.arch.cost`.
+
+    ``config`` names the configuration, that is the architecture and the recipe, whose seeds belong together; without
+    one it is the ``arch_id``. ``recipe`` are the values in which the recipe is not the study's.
     """
 
     trial: str
@@ -71,8 +74,12 @@ class Row:
     finished: str = ""
     resumed: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    config: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.config:
+            object.__setattr__(self, "config", self.arch_id)
         if self.status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {self.status!r}")
         if self.reason not in REASONS:

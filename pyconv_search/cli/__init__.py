@@ -189,6 +189,22 @@ def networks(
 
 
 @app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Every value of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The training recipes that have names: those of the papers, and a fast one for small images."""
+    from pyconv_search.cli import recipe_list
+
+    names = recipe_list.named(name)
+    if as_json:
+        found = [recipe_list.recipe_dict(each) for each in names]
+        _print(found[0] if name else found)
+    else:
+        _print(recipe_list.recipe_text(name) if name else recipe_list.recipes_text(names))
+
+
+@app.command()
 def plan(study: StudyFile, as_json: AsJson = False) -> None:
     """What a study will run, before anything runs."""
     from pyconv_search.cli import text

@@ -75,7 +75,8 @@ def description_text(space: Space, d: Description) -> str:
     lines += [f"accepted     {d.accepted:.1%} satisfy every constraint: {found}", "", "parameters"]
     lines += [f"  {p.name:<12} {p.domain}{f'   when {p.when.source}' if p.when else ''}" for p in space.parameters]
     if space.recipe:
-        lines += ["", "recipe, over the study's", *(f"  {name:<12} {compact(v)}" for name, v in space.recipe.items())]
+        shown = table([(f"  {name}", compact(value)) for name, value in space.recipe.items()])
+        lines += ["", "recipe, over the study's", shown]
     if d.acceptance:
         lines += ["", "constraints and the share of assignments that satisfy each"]
         lines += [f"  {share:6.1%}  {source}" for source, share in d.acceptance]

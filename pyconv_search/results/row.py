@@ -40,7 +40,8 @@ class Row:
     died, ``error`` – anything else, told in ``detail``). Validation figures are those of the last epoch run; test
     figures exist for complete trials alone, because the test split is read once, at the end. Errors are in percent,
     ``macs`` are multiply-adds for one image, ``activations`` and ``receptive_field`` as in
-    :mod:`pyconv_search.arch.cost`.
+    :mod:`pyconv_search.arch.cost`. ``peak_memory`` is the largest of its epochs. ``scales`` holds, for a complete
+    trial, the share of each scale (a kernel and its dilation) by layer, as in :mod:`pyconv_search.models.scales`.
 
     ``config`` names the configuration, that is the architecture and the recipe, whose seeds belong together; without
     one it is the ``arch_id``. ``recipe`` are the values in which the recipe is not the study's.
@@ -73,6 +74,7 @@ class Row:
     started: str = ""
     finished: str = ""
     resumed: int = 0
+    scales: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     config: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)

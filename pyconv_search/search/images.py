@@ -8,7 +8,8 @@ import torch
 
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
-from pyconv_search.training import data, loop
+from pyconv_search.training import data
+from pyconv_search.training.source import Images, to_device
 
 
 @lru_cache(maxsize=2)
@@ -18,12 +19,10 @@ def data_set(name: str, root: str | None, validation: int | None) -> data.DataSe
 
 
 @lru_cache(maxsize=2)
-def on_device(
-    name: str, root: str | None, validation: int | None, device: torch.device
-) -> tuple[loop.Images, loop.Images]:
+def on_device(name: str, root: str | None, validation: int | None, device: torch.device) -> tuple[Images, Images]:
     """The training and the validation images as tensors on the device; never those of the test split."""
     found = data_set(name, root, validation)
-    train, held_out = (loop.to_device(split, found.info, device) for split in (found.train, found.validation))
+    train, held_out = (to_device(split, found.info, device) for split in (found.train, found.validation))
     return train, held_out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyconv_search.arch.canonical import to_dict as arch_to_dict
@@ -143,6 +143,7 @@ def trial_spec(study: Study, row: Candidate, seed: int, folder: str | None) -> d
         "device": "cuda" if study.resources.gpu else "cpu",
         "folder": folder,
         "keep_weights": study.keep_weights,
+        "checkpoints": asdict(study.checkpoints),
     }
 
 

@@ -27,7 +27,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment": {**_INCEPTION_CROP, "cutmix": 1.0},
         "precision": "fp16",
     },
-    "psconv-imagenet": {**_PAPERS, "epochs": 120, "schedule": "cosine", "augment": _INCEPTION_CROP},
+    "psconv-imagenet": {
+        **_PAPERS,
+        "epochs": 120,
+        "schedule": "cosine",
+        "augment": _INCEPTION_CROP,
+        "select": "best",
+    },
     "resnext-cifar": {
         **_PAPERS,
         "epochs": 300,
@@ -70,7 +76,8 @@ ABOUT = {
     "pyconv-imagenet-cutmix": "PyConv, supplement (+ augment): 300 epochs, CutMix, cosine, batch 1,024, mixed "
     "precision. The paper does not print its learning rate: here the linear rule and 5 epochs of warm-up (Goyal et al. "
     "2017), and CutMix in every batch with α = 1 (Yun et al. 2019, ImageNet).",
-    "psconv-imagenet": "PSConv, section 4.1: 120 epochs, half a cosine.",
+    "psconv-imagenet": "PSConv, section 4.1: 120 epochs, half a cosine, the best epoch counts (in the paper by the "
+    "ImageNet validation images, which are its test images, too).",
     "resnext-cifar": "ResNeXt-29 on CIFAR (Xie et al. 2017, section 5.3), which PSConv follows: 300 epochs, steps at "
     "150 and 225, batch 128.",
     "pyconv-video": "PyConv, supplement: Kinetics-400, clips of every fourth frame, batch 64, dropout 0.5, "

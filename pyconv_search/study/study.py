@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -74,6 +74,18 @@ class Resources:
     gpu: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """When a trial writes its checkpoint: after every so manieth epoch, and after so many ``minutes`` within one.
+
+    ``keep`` is ``last`` (one, until the trial is complete) or ``all`` (those of whole epochs stay, each in a file).
+    """
+
+    every: int = 1
+    minutes: float = 10.0
+    keep: str = "last"
+
+
 @dataclass(frozen=True)
 class Study:
     """A validated study. ``objectives`` maps names to ``min`` or ``max``; the first measure selects the winner.
@@ -92,6 +104,7 @@ class Study:
     objectives: Mapping[str, str]
     resources: Resources
     keep_weights: bool
+    checkpoints: Checkpoints
     published: Published | None
     document: Document
 
@@ -170,11 +183,25 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         _resources(fields.section("resources", None)),
     )
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
+    checkpoints = _checkpoints(fields.section("checkpoints", None))
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
     if space is None or data is None or fields.problems.found:
         return None
     return Study(
-        name, about, space, data, recipe, search, scheduler, seeds, objectives, resources, keep, published, doc
+        name=name,
+        about=about,
+        space=space,
+        data=data,
+        recipe=recipe,
+        search=search,
+        scheduler=scheduler,
+        seeds=seeds,
+        objectives=objectives,
+        resources=resources,
+        keep_weights=keep,
+        checkpoints=checkpoints,
+        published=published,
+        document=doc,
     )
 
 
@@ -309,6 +336,16 @@ def _resources(fields: Fields) -> Resources:
     return Resources(cpu, gpu)
 
 
+def _checkpoints(fields: Fields) -> Checkpoints:
+    found = Checkpoints(
+        every=fields.integer("every", 1),
+        minutes=fields.number("minutes", 10.0, 0.1),
+        keep=fields.text("keep", "last", ("last", "all")),
+    )
+    fields.close()
+    return found
+
+
 def study_to_dict(study: Study) -> dict[str, Any]:
     """The resolved study as plain JSON values: what a run's folder keeps as ``study.json``."""
     space, data = study.space, study.data
@@ -337,6 +374,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         # Sums of floating-point numbers depend on what adds them up.
         "computes_on": "cuda" if study.resources.gpu else f"cpu, {study.resources.cpu} threads",
         "weights": "keep" if study.keep_weights else "discard",
+        "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),
         "space_recipe": dict(space.recipe) or None,
         "input": list(data.info.input),

@@ -33,7 +33,7 @@ FROZEN = {
     "zero_init": False, "label_smoothing": 0.0, "dropout": 0.0, "crop": 0, "scale": (0.0, 0.0), "short_side": (0, 0),
     "flip": False, "cutout": 0, "cutmix": 0.0, "mixup": 0.0, "mix": 1.0, "resolution": 1.0, "resolution_until": 0.0,
     "center": 0.875, "mirror": False, "frame_step": 1, "clips": 1, "crops": 1, "precision": "auto",
-    "channels_last": True, "compile": "none",
+    "channels_last": True, "compile": "none", "deterministic": True, "select": "last",
 }  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def test_what_the_papers_say_in_words() -> None:
     imagenet, cutmix, video = read("pyconv-imagenet"), read("pyconv-imagenet-cutmix"), read("pyconv-video")
     for recipe in (imagenet, cutmix, read("psconv-imagenet")):
         assert (recipe.scale, recipe.flip, recipe.crop, recipe.center) == ((0.08, 1.0), True, 0, 224 / 256)
+    assert (imagenet.select, read("psconv-imagenet").select) == ("last", "best")
     assert (imagenet.cutmix, imagenet.warmup, imagenet.precision) == (0.0, 0.0, "auto")
     assert (cutmix.cutmix, cutmix.precision, cutmix.peak) == (1.0, "fp16", pytest.approx(0.4))
     assert (video.dropout, video.frame_step, video.clips, video.crops, video.short_side) == (0.5, 4, 10, 3, (256, 320))

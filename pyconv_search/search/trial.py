@@ -5,8 +5,8 @@ A trial is described by a plain dictionary::
     {"trial": id, "name": str, "seed": int, "architecture": arch.spec.to_dict(…), "parameters": {…},
      "recipe": study.recipe.to_dict(…), "data": {"name": str, "root": str | None, "validation": int | None},
      "workers": int, "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None,
-     "keep_weights": bool,
-     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"}}
+     "keep_weights": bool, "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"},
+     "config": what names architecture and recipe in the study, "overrides": {…}, values of the recipe that are its own}
 
 Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
 With several ``workers`` (1 unless given) each of so many processes, which have met in a process group of
@@ -34,6 +34,7 @@ from torch import Tensor
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
+from pyconv_search.models.scales import scale_allocation
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images
 from pyconv_search.search.outcome import blank_row, device_name, environment, failed_row, now, reason_of, why
@@ -142,6 +143,7 @@ class Trial:
             test_loss=scores.loss,
             test_top1_error=scores.top1_error,
             test_top5_error=scores.top5_error,
+            scales=scale_allocation(learner.evaluated),
         )
         return self._end(row)
 

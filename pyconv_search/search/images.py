@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
-from pyconv_search.training import data, loop
+from pyconv_search.training import data
+from pyconv_search.training.source import Source
+from pyconv_search.training.streaming import source_of
+
+# Name, root, images held out, and classes of a subset: what load is asked for.
+Key = tuple[str, str | None, int | None, int | None]
+
+
+def key_of(wanted: dict[str, Any]) -> Key:
+    """What identifies the data of a trial: its description's ``data``."""
+    return wanted["name"], wanted["root"], wanted["validation"], wanted.get("classes")
 
 
 @lru_cache(maxsize=2)
-def data_set(name: str, root: str | None, validation: int | None) -> data.DataSet:
+def data_set(name: str, root: str | None, validation: int | None, classes: int | None = None) -> data.DataSet:
     """The data set as :func:`pyconv_search.training.data.load` reads it."""
-    return data.load(name, root, validation)
+    return data.load(name, root, validation, classes)
 
 
 @lru_cache(maxsize=2)
-def on_device(
-    name: str, root: str | None, validation: int | None, device: torch.device
-) -> tuple[loop.Images, loop.Images]:
-    """The training and the validation images as tensors on the device; never those of the test split."""
-    found = data_set(name, root, validation)
-    train, held_out = (loop.to_device(split, found.info, device) for split in (found.train, found.validation))
+def on_device(key: Key, device: torch.device) -> tuple[Source, Source]:
+    """The training and the validation images, as the device gets them; never those of the test split."""
+    found = data_set(*key)
+    train, held_out = (source_of(split, found.info, device) for split in (found.train, found.validation))
     return train, held_out
+
+
+def test_on_device(key: Key, device: torch.device) -> Source:
+    """The images of the test split, as the device gets them."""
+    found = data_set(*key)
+    return source_of(found.test, found.info, device)
 
 
 def forget() -> None:

@@ -44,9 +44,14 @@ class Source(Protocol):
     many images in a row show one example when it is evaluated (clips and crops of a video).
     """
 
-    mean: Tensor
-    std: Tensor
-    views: int
+    @property
+    def mean(self) -> Tensor: ...
+
+    @property
+    def std(self) -> Tensor: ...
+
+    @property
+    def views(self) -> int: ...
 
     def __len__(self) -> int: ...
 

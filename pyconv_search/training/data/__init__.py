@@ -1,13 +1,18 @@
-"""Image data sets as plain numpy arrays: found on disk, read, checked, and split. Needs no torch."""
+"""Image data sets, as plain numpy arrays or as encoded images: found on disk, read, checked, and split.
+
+Needs no torch.
+"""
 
 from pyconv_search.training.data.dataset import DataSet, Split, fingerprint
 from pyconv_search.training.data.describe import CheckReport, ListingRow, SplitReport, check, listing
+from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.find import Location
 from pyconv_search.training.data.registry import load, locations
 
 __all__ = [
     "CheckReport",
     "DataSet",
+    "Encoded",
     "ListingRow",
     "Location",
     "Split",

@@ -11,9 +11,12 @@ from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
 from pyconv_search.training.data.cifar import CIFAR10, CIFAR100
 from pyconv_search.training.data.dataset import DataSet, Pool, Split
+from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
 from pyconv_search.training.data.find import Family, Location, choose, read, search
 from pyconv_search.training.data.holdout import VALIDATION_SALT, draw, validation_count
+from pyconv_search.training.data.imagenet import IMAGENET
+from pyconv_search.training.data.shapes import IMAGENET_SHAPES
 from pyconv_search.training.data.shipped import FASHION_MNIST_SMALL
 
 FAMILIES: dict[str, Family] = {
@@ -21,21 +24,35 @@ FAMILIES: dict[str, Family] = {
     "fashion-mnist": FASHION_MNIST,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
+    "imagenet": IMAGENET,
+    "imagenet-shapes": IMAGENET_SHAPES,
 }
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, validation: int | None = None) -> DataSet:
+def load(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    validation: int | None = None,
+    classes: int | None = None,
+) -> DataSet:
     """Read a data set and hold ``validation`` images out of its official training split, by class (``holdout.draw``).
 
     ``root``: a folder or official archive, then the only place looked in. ``validation``: ``info.validation`` unless
-    given; 0 leaves the validation split empty. The test split is the official one. Raises UserError for an unknown
-    name, a count that cannot be, and files that are missing, unreadable or not what they should be.
+    given; 0 leaves the validation split empty. The test split is the official one. ``classes``: what lies there is a
+    subset of the data set with so many classes; its validation split is, unless given, the same share of its images.
+    Raises UserError for an unknown name, a count that cannot be, and files that are missing, unreadable or not what
+    they should be.
     """
-    info = datasets.get(name)
-    count = validation_count(info, validation)
+    info = datasets.get(name, classes)
+    if not info.subset:
+        validation_count(info, validation)  # told before anything is read
     location = choose(name, info.homepage, locations(name, root))
     pool = read(location, info)
-    _check_balance(pool, info.classes, location)
+    if info.subset:
+        info = _counted(info, pool)
+    count = validation_count(info, validation)
+    if FAMILIES[name].balanced:
+        _check_balance(pool, info.classes, location)
     held_out = draw(pool.train.labels, count, VALIDATION_SALT)
     kept = np.setdiff1d(np.arange(len(pool.train)), held_out)
     return DataSet(
@@ -50,7 +67,15 @@ def load(name: str, root: str | os.PathLike[str] | None = None, validation: int 
 def locations(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Location, ...]:
     """Every place the data set is looked for, in order, with the files found and missing there."""
     datasets.get(name)
+    if root is not None and FAMILIES[name].made:
+        raise UserError(f"{name}: is made in memory, but root is {os.fspath(root)}; leave root out")
     return search(FAMILIES[name], root)
+
+
+def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:
+    """The counts of a subset that was read, for the estimates."""
+    validation = max(round(len(pool.train) * info.validation / (info.train + info.validation)), 1)
+    return replace(info, train=len(pool.train) - validation, validation=validation, test=len(pool.test))
 
 
 def _check_balance(pool: Pool, classes: int, location: Location) -> None:
@@ -68,5 +93,5 @@ def _check_balance(pool: Pool, classes: int, location: Location) -> None:
                 )
 
 
-def _class_sizes(split: Split, classes: int) -> list[int]:
+def _class_sizes(split: Split | Encoded, classes: int) -> list[int]:
     return np.bincount(split.labels, minlength=classes).tolist()

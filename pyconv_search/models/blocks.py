@@ -39,6 +39,11 @@ class ResidualBlock(nn.Module):
         self.shortcut = shortcut(stage, in_width, dimensions) if place.first else nn.Identity()
         self._activations(stage, place, dimensions)
 
+    @property
+    def last_norm(self) -> nn.Module | None:
+        """The normalisation that ends the main branch, if one does."""
+        return getattr(self, f"norm{self.depth}", None)
+
     def _norm_width(self, i: int, use: Use, place: Place) -> int:
         """Channels of the normalisation beside the i-th convolution (from 1), 0 for none."""
         return use.conv.width
@@ -69,6 +74,10 @@ class PostBlock(ResidualBlock):
 
 class PreBlock(ResidualBlock):
     """Normalisation and activation before each convolution, nothing after the addition."""
+
+    @property
+    def last_norm(self) -> None:
+        """None: a convolution ends the branch."""
 
     def _norm_width(self, i: int, use: Use, place: Place) -> int:
         return use.in_width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +14,12 @@ from pyconv_search.training import data
 from pyconv_search.training.source import Source
 from pyconv_search.training.streaming import source_of
 
-# Name, root, images held out, and classes of a subset: what load is asked for.
+# What identifies the data of a trial: name, root, images held out, classes of a subset.
 Key = tuple[str, str | None, int | None, int | None]
 
 
-def key_of(wanted: dict[str, Any]) -> Key:
-    """What identifies the data of a trial: its description's ``data``."""
+def key_of(wanted: Mapping[str, Any]) -> Key:
+    """The key of what a trial's description has under ``data``."""
     return wanted["name"], wanted["root"], wanted["validation"], wanted.get("classes")
 
 
@@ -30,16 +31,10 @@ def data_set(name: str, root: str | None, validation: int | None, classes: int |
 
 @lru_cache(maxsize=2)
 def on_device(key: Key, device: torch.device) -> tuple[Source, Source]:
-    """The training and the validation images, as the device gets them; never those of the test split."""
+    """The training and the validation images, on the device or on their way; never those of the test split."""
     found = data_set(*key)
     train, held_out = (source_of(split, found.info, device) for split in (found.train, found.validation))
     return train, held_out
-
-
-def test_on_device(key: Key, device: torch.device) -> Source:
-    """The images of the test split, as the device gets them."""
-    found = data_set(*key)
-    return source_of(found.test, found.info, device)
 
 
 def forget() -> None:

@@ -12,7 +12,7 @@ import torch
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.results.row import Row
-from pyconv_search.training.loop import Diverged
+from pyconv_search.training.tally import Diverged
 
 # What PyTorch says of memory that is not to be had, beside its own exception.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")

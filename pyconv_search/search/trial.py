@@ -4,7 +4,8 @@ A trial is described by a plain dictionary::
 
     {"trial": id, "name": str, "seed": int, "architecture": arch.spec.to_dict(…), "parameters": {…},
      "recipe": study.recipe.to_dict(…), "data": {"name": str, "root": str | None, "validation": int | None},
-     "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None, "keep_weights": bool}
+     "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None, "keep_weights": bool,
+     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"}}
 
 Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
@@ -31,7 +33,10 @@ from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images
 from pyconv_search.search.outcome import blank_row, detail_of, device_name, environment, now, reason_of
 from pyconv_search.study import recipe as recipes
-from pyconv_search.training import checkpoint, data, device, loop
+from pyconv_search.training import checkpoint, data, device, loop, memory
+from pyconv_search.training.learner import Learner, make_learner
+from pyconv_search.training.streaming import source_of
+from pyconv_search.training.tally import Tally
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +53,9 @@ class Trial:
         self.spec = spec
         self.history: list[Epoch] = []
         self._started, self._resumed, self._train_seconds = now(), 0, 0.0
+        self._begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
+        self._best: dict[str, Tensor] = {}
+        self._timed = 0.0
         self._row: Row | None = None
         self._folder = _existing(spec["folder"])
         self._recipe = recipes.from_dict(spec["recipe"])
@@ -55,9 +63,9 @@ class Trial:
         self._device = device.find_device(spec["device"])
         self._settle()
         wanted = spec["data"]
-        self._data_key = (wanted["name"], wanted["root"], wanted["validation"])
+        self._data_key = images.key_of(wanted)
         images.check_fit(self._architecture, self._data())
-        self._learner: loop.Learner | None = self._fresh()
+        self._learner: Learner | None = self._fresh()
         self._resume()
 
     @property
@@ -71,7 +79,7 @@ class Trial:
         return self.epochs_run >= self._recipe.epochs
 
     def advance(self) -> Epoch:
-        """Train and validate one more epoch, and write the checkpoint.
+        """Train and validate one more epoch, and write checkpoints where they are due.
 
         Raises:
             Diverged: if a loss is not finite.
@@ -87,7 +95,10 @@ class Trial:
             self._learner = None  # Trained by a part of an epoch: to go on with it would be another training.
             raise
         self.history.append(epoch)
-        self._save(learner)
+        self._begun = (0, (0.0, 0.0, 0.0, 0.0))
+        self._remember(learner)
+        if self.done or self.epochs_run % self.spec["checkpoints"]["every"] == 0:
+            self._save(learner)
         return epoch
 
     def finish(self) -> Row:
@@ -105,10 +116,13 @@ class Trial:
             raise ValueError(f"trial {self.spec['trial']} has run {self.epochs_run} of {self._recipe.epochs} epochs")
         self._settle()
         learner, found = self._alive(), self._data()
-        scores = loop.evaluate(learner, loop.to_device(found.test, found.info, self._device))
+        if self._best:
+            learner.evaluated.load_state_dict(self._best)
+        view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
+        scores = loop.evaluate(learner, source_of(found.test, found.info, self._device), view)
         if self._folder and self.spec["keep_weights"]:
             path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
-            checkpoint.save_weights(learner.model, path, self._weights_metadata())
+            checkpoint.save_weights(learner.evaluated, path, self._weights_metadata())
         row = replace(
             self._ended("complete"),
             test_loss=scores.loss,
@@ -132,20 +146,36 @@ class Trial:
         return images.data_set(*self._data_key)
 
     def _settle(self) -> None:
-        device.make_deterministic(self._device, self.spec["threads"])
+        device.settle(self._device, self.spec["threads"], self._recipe.deterministic)
 
-    def _alive(self) -> loop.Learner:
+    def _alive(self) -> Learner:
         if self._learner is None:
             raise ValueError(f"trial {self.spec['trial']} has ended")
         return self._learner
 
-    def _epoch(self, learner: loop.Learner) -> Epoch:
-        train, held_out = images.on_device(*self._data_key, self._device)
-        begun = time.perf_counter()
-        seen = loop.train(learner, train, self.epochs_run)
-        trained = time.perf_counter()
-        found = loop.evaluate(learner, held_out)
-        self._train_seconds += trained - begun
+    @property
+    def _image(self) -> tuple[int, int]:
+        """Height and width of the images that the network is made for."""
+        *_, height, width = self._architecture.input
+        return height, width
+
+    def _epoch(self, learner: Learner) -> Epoch:
+        train, held_out = images.on_device(self._data_key, self._device)
+        memory.reset_peak(self._device)
+        view = loop.view_of(learner, self.epochs_run, self._image)
+        begun, before = time.perf_counter(), self._train_seconds
+        self._timed = begun
+
+        def watch(step: int, tally: Tally) -> None:
+            if time.perf_counter() - self._timed > 60 * self.spec["checkpoints"]["minutes"]:
+                self._count_time()
+                self._save(learner, (step, tally.plain()))
+                self._timed = time.perf_counter()
+
+        seen = loop.train(learner, train, view, self._begun, watch)
+        self._count_time()
+        found = loop.evaluate(learner, held_out, replace(view, size=self._image))
+        fresh = len(train) - self._begun[0] * self._recipe.batch
         return Epoch(
             trial=self.spec["trial"],
             epoch=self.epochs_run + 1,
@@ -156,14 +186,27 @@ class Trial:
             val_top1_error=found.top1_error,
             val_top5_error=found.top5_error,
             seconds=time.perf_counter() - begun,
+            images_per_second=max(fresh, 0) / (self._train_seconds - before),
+            peak_memory=memory.peak(self._device),
         )
 
-    def _fresh(self) -> loop.Learner:
+    def _count_time(self) -> None:
+        """Add the time since the last count to that of training."""
+        now = time.perf_counter()
+        self._train_seconds, self._timed = self._train_seconds + now - self._timed, now
+
+    def _remember(self, learner: Learner) -> None:
+        """Keep the weights of the best epoch so far, the first of equals, where the recipe selects it."""
+        errors = [epoch.val_top1_error for epoch in self.history]
+        if self._recipe.select == "best" and errors[-1] < min(errors[:-1], default=101.0):
+            self._best = {name: tensor.clone() for name, tensor in learner.evaluated.state_dict().items()}
+
+    def _fresh(self) -> Learner:
         seed = self.spec["seed"]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = build(self._architecture)
-        return loop.make_learner(model, self._recipe, seed, self._device)
+        return make_learner(model, self._recipe, seed, self._device)
 
     @property
     def _checkpoint(self) -> Path | None:
@@ -179,7 +222,7 @@ class Trial:
                 return
             if (found.trial, found.plan) != (self.spec["trial"], plan_of(self.spec)):
                 raise checkpoint.DamagedCheckpoint(f"{path}: the checkpoint of another training")
-            checkpoint.restore(found, self._alive().model, self._alive().optimizer)
+            checkpoint.restore(found, self._alive())
         except checkpoint.DamagedCheckpoint as reason:
             checkpoint.set_aside(path, reason)
             self._learner = self._fresh()
@@ -187,10 +230,14 @@ class Trial:
         self.history = list(found.history)
         self._started, self._train_seconds = found.started, found.train_seconds
         self._resumed = found.resumed + 1
+        self._begun = found.begun
+        self._best = {name: tensor.to(self._device) for name, tensor in found.best.items()}
 
-    def _save(self, learner: loop.Learner) -> None:
-        if self._checkpoint is None:
+    def _save(self, learner: Learner, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
+        path = self._checkpoint
+        if path is None:
             return
+        tensors, numbers = checkpoint.state_of(learner)
         state = checkpoint.Checkpoint(
             trial=self.spec["trial"],
             plan=plan_of(self.spec),
@@ -198,10 +245,14 @@ class Trial:
             resumed=self._resumed,
             started=self._started,
             train_seconds=self._train_seconds,
-            model=learner.model.state_dict(),
-            momentum=checkpoint.momentum_of(learner.model, learner.optimizer),
+            tensors=tensors,
+            numbers=numbers,
+            begun=begun,
+            best=self._best,
         )
-        checkpoint.save(self._checkpoint, state)
+        checkpoint.save(path, state)
+        if self.spec["checkpoints"]["keep"] == "all" and not begun[0]:
+            checkpoint.keep(path, self.epochs_run)
 
     def _weights_metadata(self) -> dict[str, str]:
         return {
@@ -231,6 +282,7 @@ class Trial:
             val_top1_error=last.val_top1_error,
             val_top5_error=last.val_top5_error,
             images_per_second=seen / self._train_seconds,
+            peak_memory=max(epoch.peak_memory for epoch in self.history),
         )
 
     def _end(self, row: Row) -> Row:

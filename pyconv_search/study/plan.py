@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyconv_search.arch.canonical import to_dict as arch_to_dict
@@ -94,7 +94,7 @@ def trial_id(study: Study, arch: Architecture, seed: int) -> str:
             "architecture": arch_to_dict(arch),
             "seed": seed,
             "recipe": recipe_to_dict(study.recipe),
-            "data": [study.data.info.name, study.data.validation],
+            "data": [study.data.info.name, study.data.validation, *study.data.subset],
         }
     )[:16]
 
@@ -108,11 +108,12 @@ def trial_spec(study: Study, row: Candidate, seed: int, folder: str | None) -> d
         "architecture": arch_to_dict(row.architecture),
         "parameters": row.values,
         "recipe": recipe_to_dict(study.recipe),
-        "data": {"name": study.data.info.name, "root": study.data.root, "validation": study.data.validation},
+        "data": study.data.key,
         "threads": study.resources.cpu,
         "device": "cuda" if study.resources.gpu else "cpu",
         "folder": folder,
         "keep_weights": study.keep_weights,
+        "checkpoints": asdict(study.checkpoints),
     }
 
 

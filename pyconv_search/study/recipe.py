@@ -22,7 +22,7 @@ class Recipe:
     Steps. ``batch`` images make a step, over all devices, computed in ``accumulate`` equal parts one after the other
     (batch normalisation sees the parts). ``precision``: ``fp32``; ``bf16`` or ``fp16``, both autocast, fp16 with a
     scaled loss; ``auto``: bf16 on a device that computes in it, fp32 elsewhere. ``compile`` names a mode of
-    torch.compile.
+    torch.compile. ``deterministic``: the same numbers every time on the same machine, for which a GPU may need longer.
 
     Learning rate. ``lr`` is the peak, for batches of ``lr_batch`` images (the linear rule of Goyal et al. 2017, section
     2.1: the rate is lr · batch / lr_batch); with 0 it is ``lr`` for any batch. ``schedule`` is ``steps`` (multiply by
@@ -31,8 +31,9 @@ class Recipe:
 
     Optimizer. ``decay_norms``: weight decay reaches normalisation layers and biases, too. ``clip`` is the largest
     Euclidean norm of the whole gradient, ``ema`` the decay per step of the averaged weights that are then validated,
-    tested and saved. ``zero_init`` starts the last batch normalisation of every residual branch at zero (Goyal et al.
-    2017, section 5.1).
+    tested and saved. ``select`` says of which epoch they are tested and saved: the ``last``, or the one with the
+    ``best`` validation error (PSConv, section 4.1, but there on the test images). ``zero_init`` starts the last batch
+    normalisation of every residual branch at zero (Goyal et al. 2017, section 5.1).
 
     Regularisation. ``label_smoothing`` (Szegedy et al. 2016, section 7); ``dropout`` before the classifier;
     ``cutmix`` and ``mixup`` are the α of Beta(α, α) (Yun et al. 2019; Zhang et al. 2018), used on a batch with
@@ -86,6 +87,8 @@ class Recipe:
     precision: str = "auto"
     channels_last: bool = True
     compile: str = "none"
+    deterministic: bool = True
+    select: str = "last"
 
     @property
     def peak(self) -> float:
@@ -153,6 +156,8 @@ def _read(fields: Fields) -> Recipe:
         precision=fields.text("precision", "auto", PRECISIONS),
         channels_last=fields.flag("channels_last", True),
         compile=fields.text("compile", "none", COMPILERS),
+        deterministic=fields.flag("deterministic", True),
+        select=fields.text("select", "last", ("last", "best")),
         **_augment(fields.section("augment", None)),
         **_resolution(fields.section("resolution", None)),
         **_clips(fields.section("clips", None)),

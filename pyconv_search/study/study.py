@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -36,8 +36,19 @@ class Data:
     validation: int | None
 
     @property
+    def subset(self) -> tuple[int, ...]:
+        """The number of classes where the data are a subset of the data set, else nothing."""
+        return (self.info.classes,) if self.info.subset else ()
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a worker needs to load it, as plain JSON values; classes only of a subset."""
+        values = {"name": self.info.name, "root": self.root, "validation": self.validation}
+        return values | ({"classes": self.info.classes} if self.info.subset else {})
+
+    @property
     def train(self) -> int:
-        """How many images are trained on."""
+        """How many images are trained on; of a subset, about how many."""
         held_out = self.info.validation if self.validation is None else self.validation
         return self.info.train + self.info.validation - held_out
 
@@ -73,6 +84,18 @@ class Resources:
     gpu: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """When a trial writes its checkpoint: after every so manieth epoch, and after so many ``minutes`` within one.
+
+    ``keep`` is ``last`` (one, until the trial is complete) or ``all`` (those of whole epochs stay, each in a file).
+    """
+
+    every: int = 1
+    minutes: float = 10.0
+    keep: str = "last"
+
+
 @dataclass(frozen=True)
 class Study:
     """A validated study. ``objectives`` maps names to ``min`` or ``max``; the first measure selects the winner.
@@ -91,6 +114,7 @@ class Study:
     objectives: Mapping[str, str]
     resources: Resources
     keep_weights: bool
+    checkpoints: Checkpoints
     published: Published | None
     document: Document
 
@@ -150,11 +174,25 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         _resources(fields.section("resources", None)),
     )
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
+    checkpoints = _checkpoints(fields.section("checkpoints", None))
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
     if space is None or data is None or fields.problems.found:
         return None
     return Study(
-        name, about, space, data, recipe, search, scheduler, seeds, objectives, resources, keep, published, doc
+        name=name,
+        about=about,
+        space=space,
+        data=data,
+        recipe=recipe,
+        search=search,
+        scheduler=scheduler,
+        seeds=seeds,
+        objectives=objectives,
+        resources=resources,
+        keep_weights=keep,
+        checkpoints=checkpoints,
+        published=published,
+        document=doc,
     )
 
 
@@ -191,7 +229,12 @@ def _data(fields: Fields) -> Data | None:
         return None
     _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
     root, held_out = options.text("root", None), options.integer("validation", None, high=10**9)
+    classes = options.integer("classes", None, high=10**9)
     options.close()
+    try:
+        info = datasets.get(info.name, classes)
+    except UserError as error:
+        options.add("classes", str(error))
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
         options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
@@ -289,6 +332,16 @@ def _resources(fields: Fields) -> Resources:
     return Resources(cpu, gpu)
 
 
+def _checkpoints(fields: Fields) -> Checkpoints:
+    found = Checkpoints(
+        every=fields.integer("every", 1),
+        minutes=fields.number("minutes", 10.0, 0.1),
+        keep=fields.text("keep", "last", ("last", "all")),
+    )
+    fields.close()
+    return found
+
+
 def study_to_dict(study: Study) -> dict[str, Any]:
     """The resolved study as plain JSON values: what a run's folder keeps as ``study.json``."""
     space, data = study.space, study.data
@@ -301,7 +354,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
             "about": space.about,
             "parameters": {p.name: str(p.domain) for p in space.parameters},
         },
-        "data": {"name": data.info.name, "root": data.root, "validation": data.validation, "about": data.info.about},
+        "data": data.key | {"about": data.info.about},
         "recipe": recipe_to_dict(study.recipe),
         "search": {
             "kind": study.search.kind,
@@ -317,6 +370,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         # Sums of floating-point numbers depend on what adds them up.
         "computes_on": "cuda" if study.resources.gpu else f"cpu, {study.resources.cpu} threads",
         "weights": "keep" if study.keep_weights else "discard",
+        "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),
         "input": list(data.info.input),
         "classes": data.info.classes,

@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from pyconv_search.errors import UserError
 from pyconv_search.models.sorting import canonical_state, follow_order
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, epoch_from_dict
+from pyconv_search.training.learner import Learner
 
-FORMAT = "pyconv-search checkpoint 1"
+FORMAT = "pyconv-search checkpoint 2"
 
 _log = logging.getLogger(__name__)
 
@@ -32,11 +34,12 @@ class DamagedCheckpoint(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A trial after some of its epochs.
+    """A trial somewhere in its training.
 
     ``plan`` tells one training from another: a digest of all that decides it. ``resumed`` counts how often the trial
-    went on from a checkpoint, ``train_seconds`` is wall time of training alone, ``started`` an ISO time. ``model``
-    holds the model's state by name, ``momentum`` that of the optimizer by parameter name.
+    went on from a checkpoint, ``train_seconds`` is wall time of training alone, ``started`` an ISO time. ``begun``: the
+    steps taken of the epoch after ``history``, with the sums of a Tally over them. ``tensors`` and ``numbers`` are the
+    state of the learner (:func:`state_of`); ``best`` the weights of the best epoch so far, where these are asked for.
     """
 
     trial: str
@@ -45,18 +48,35 @@ class Checkpoint:
     resumed: int
     started: str
     train_seconds: float
-    model: dict[str, Tensor]
-    momentum: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+    begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
-def momentum_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def state_of(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that a learner has learned: tensors by name, and plain numbers.
+
+    The names begin with ``model/`` (the state dict), ``momentum/`` (of SGD, by parameter; without the parameters that
+    have none yet) and ``average/`` (the state dict of the averaged weights, where there are any).
+    """
+    tensors = _named("model/", learner.model.state_dict()) | _named("momentum/", momentum_of(learner))
+    numbers: dict[str, Any] = {"scaler": learner.scaler.state_dict()}
+    if learner.averages is not None:
+        tensors |= _named("average/", learner.averages.module.state_dict())
+        numbers["averaged"] = int(learner.averages.n_averaged)
+    return tensors, numbers
+
+
+def momentum_of(learner: Learner) -> dict[str, Tensor]:
     """The momentum of SGD by parameter name; without the parameters that have none yet."""
-    states = ((name, optimizer.state.get(p, {}).get("momentum_buffer")) for name, p in model.named_parameters())
+    state = learner.optimizer.state
+    states = ((name, state.get(p, {}).get("momentum_buffer")) for name, p in learner.model.named_parameters())
     return {name: buffer for name, buffer in states if buffer is not None}
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the state of a checkpoint into ``model`` and its SGD ``optimizer``.
+def restore(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Put the state of a checkpoint into a fresh learner of the same recipe.
 
     The channels of the model are sorted if those of the checkpoint are, and else not: numbers are summed in the order
     in which they were before.
@@ -64,18 +84,31 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
     Raises:
         DamagedCheckpoint: if the names or shapes are not those of the model.
     """
-    parameters = dict(model.named_parameters())
-    shapes = {name: buffer.shape for name, buffer in checkpoint.momentum.items()}
-    if any(name not in parameters or parameters[name].shape != shape for name, shape in shapes.items()):
+    parameters = dict(learner.model.named_parameters())
+    momentum = _section(checkpoint.tensors, "momentum/")
+    if any(name not in parameters or parameters[name].shape != buffer.shape for name, buffer in momentum.items()):
         raise DamagedCheckpoint("the momentum is that of another network")
+    _fill(learner.model, _section(checkpoint.tensors, "model/"))
+    for name, buffer in momentum.items():
+        # The layout of the parameter, as the optimizer would have made it.
+        own = torch.empty_like(parameters[name]).copy_(buffer)
+        learner.optimizer.state[parameters[name]]["momentum_buffer"] = own
+    if learner.averages is not None:
+        _fill(learner.averages.module, _section(checkpoint.tensors, "average/"))
+        learner.averages.n_averaged.fill_(checkpoint.numbers["averaged"])
+    learner.scaler.load_state_dict(checkpoint.numbers["scaler"])
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     try:
-        follow_order(model, checkpoint.model)
-        model.load_state_dict(checkpoint.model)
+        follow_order(model, state)
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise DamagedCheckpoint(f"the weights are those of another network: {error}") from None
-    for name, buffer in checkpoint.momentum.items():
-        # The layout of the parameter, as the optimizer would have made it.
-        optimizer.state[parameters[name]]["momentum_buffer"] = torch.empty_like(parameters[name]).copy_(buffer)
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -84,15 +117,14 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: if it cannot be written, with path and reason.
     """
-    tensors = {
-        **{f"model/{name}": tensor for name, tensor in checkpoint.model.items()},
-        **{f"momentum/{name}": tensor for name, tensor in checkpoint.momentum.items()},
-    }
+    tensors = checkpoint.tensors | _named("best/", checkpoint.best)
     metadata = {
         "format": FORMAT,
         "trial": checkpoint.trial,
         "plan": checkpoint.plan,
         "epoch": str(len(checkpoint.history)),
+        "begun": json.dumps(checkpoint.begun),
+        "numbers": json.dumps(checkpoint.numbers),
         "curve": json.dumps([asdict(epoch) for epoch in checkpoint.history]),
         "resumed": str(checkpoint.resumed),
         "started": checkpoint.started,
@@ -121,6 +153,7 @@ def load(path: Path) -> Checkpoint | None:
         raise DamagedCheckpoint(f"{path}: not a checkpoint: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise DamagedCheckpoint(f"{path}: damaged: its content is not what was written")
+    steps, sums = json.loads(metadata["begun"])
     return Checkpoint(
         trial=metadata["trial"],
         plan=metadata["plan"],
@@ -128,8 +161,10 @@ def load(path: Path) -> Checkpoint | None:
         resumed=int(metadata["resumed"]),
         started=metadata["started"],
         train_seconds=float(metadata["train_seconds"]),
-        model=_section(tensors, "model/"),
-        momentum=_section(tensors, "momentum/"),
+        tensors={name: tensor for name, tensor in tensors.items() if not name.startswith("best/")},
+        numbers=json.loads(metadata["numbers"]),
+        begun=(steps, tuple(sums)),
+        best=_section(tensors, "best/"),
     )
 
 
@@ -139,6 +174,16 @@ def set_aside(path: Path, reason: object) -> Path:
     os.replace(path, aside)
     _log.warning("%s; kept as %s, the trial starts again", reason, aside.name)
     return aside
+
+
+def keep(path: Path, epoch: int) -> None:
+    """Let the checkpoint at ``path`` stay under a name of its own, ``….epoch-012.safetensors``, whatever follows."""
+    kept = path.with_name(f"{path.stem}.epoch-{epoch:03d}{path.suffix}")
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, kept)
 
 
 def remove(path: Path) -> None:

@@ -25,11 +25,14 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def make_deterministic(device: torch.device, threads: int) -> None:
-    """Let this process compute the same numbers every time, on ``threads`` CPU threads; fp32 means fp32, not TF32."""
+def settle(device: torch.device, threads: int, deterministic: bool = True) -> None:
+    """Let this process compute on ``threads`` CPU threads, and the same numbers every time if ``deterministic``.
+
+    Else cuDNN measures which of its algorithms is fastest. fp32 means fp32, not TF32.
+    """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
     if device.type == "cuda":
         # cuBLAS reads this when it starts (NVIDIA, cuBLAS 10.2 and later: results reproducibility).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -48,7 +51,7 @@ def broken(error: BaseException) -> bool:
 
 
 def precision(recipe: Recipe, device: torch.device) -> str:
-    """``fp32`` or ``bf16`` (autocast) as the recipe has it; ``auto`` is bf16 where it is computed in hardware.
+    """``fp32``, ``bf16`` or ``fp16`` as the recipe has it; ``auto`` is bf16 where it is computed in hardware.
 
     On CUDA that is compute capability 8.0 and later; on CPUs it is AVX512-BF16, where bf16 trained so many times as
     many images a second as fp32 (this loop on one thread of an AMD EPYC of family 26, PyTorch 2.13, batch 128,

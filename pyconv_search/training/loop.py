@@ -1,207 +1,191 @@
-"""The training loop: stochastic gradient descent over images that lie in memory as uint8 tensors on the device.
+"""The training loop: epochs of stochastic gradient descent, and evaluation.
 
-Every random number of an epoch comes from a generator seeded with (seed, epoch), so that a training that goes on from a
-checkpoint of weights and momentum equals the uninterrupted one bit for bit, with no generator state to keep.
+Every random number comes from a generator of its own (seed, epoch, step), so that a training that goes on from a
+checkpoint equals the uninterrupted one bit for bit, with no generator state to keep.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from pyconv_search.models.sorting import sort_channels
-from pyconv_search.study.datasets import DataSetInfo
-from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.augment import crop_and_flip, normalise
-from pyconv_search.training.data import Split
-from pyconv_search.training.device import precision
-from pyconv_search.training.schedule import learning_rate
+from pyconv_search.training.augment import cut_out, draw_centres, mixed, normalise
+from pyconv_search.training.learner import Learner
+from pyconv_search.training.randomness import generator_of, seed_of
+from pyconv_search.training.schedule import learning_rate, resolution
+from pyconv_search.training.source import Source, View
+from pyconv_search.training.tally import Scores, Tally
 
-# Steps between two looks at the loss: a look waits for a CUDA device to catch up.
-_CHECK = 64
+# Steps between two looks at the loss on a GPU, which has to catch up for a look.
+_CHECK = 16
 
-
-class Diverged(ArithmeticError):
-    """The loss became infinite or NaN."""
+# What is done after each step, given how many steps of the epoch are behind: a place to save, or to stop by raising.
+Watch = Callable[[int, Tally], None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Images:
-    """One split on the device. ``pixels``: uint8, N × C × H × W. ``labels``: int64, N. ``mean``, ``std``: C × 1 × 1."""
-
-    pixels: Tensor
-    labels: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Mean cross-entropy in nats, top-1 and top-5 error in percent (top-k of all k classes where these are fewer)."""
-
-    loss: float
-    top1_error: float
-    top5_error: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Learner:
-    """A model in training, with its optimizer and all that decides the course of the training."""
-
-    model: nn.Module
-    optimizer: torch.optim.SGD
-    recipe: Recipe
-    seed: int
-    device: torch.device
-
-    @property
-    def precision(self) -> str:
-        """``fp32`` or ``bf16``, what is really computed in."""
-        return precision(self.recipe, self.device)
-
-
-def to_device(split: Split, info: DataSetInfo, device: torch.device) -> Images:
-    """A split as tensors on ``device``; on a CPU they share the memory of the arrays."""
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1) for values in (info.mean, info.std)
-    )
-    return Images(torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device), mean, std)
-
-
-def make_learner(model: nn.Module, recipe: Recipe, seed: int, device: torch.device) -> Learner:
-    """``model`` moved to ``device``, with SGD over all its parameters; weight decay reaches every one of them.
-
-    The channels around its poly-scale convolutions are sorted, so that no step gathers them.
-    """
-    sort_channels(model)
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
-    return Learner(model, optimizer, recipe, seed, device)
-
-
-def steps(count: int, batch: int) -> int:
-    """How many steps an epoch of ``count`` images has; a last batch of one image is left out.
+def steps(count: int, batch: int, world: int = 1) -> int:
+    """How many steps an epoch of ``count`` images has; a last batch is left out if a process had less than two images.
 
     Batch normalisation has no variance for a single image; any other incomplete batch is trained on.
     """
     whole, rest = divmod(count, batch)
-    return whole + (rest > 1 or (rest == 1 and whole == 0))
+    return whole + (rest >= 2 * world or whole == 0)
 
 
-def order(count: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+def order(count: int, batch: int, generator: torch.Generator, world: int = 1) -> tuple[Tensor, ...]:
     """All of ``count`` indices, shuffled and cut into the batches of one epoch."""
-    return torch.randperm(count, generator=generator).split(batch)[: steps(count, batch)]
+    return torch.randperm(count, generator=generator).split(batch)[: steps(count, batch, world)]
 
 
-def generator_of(seed: int, epoch: int) -> torch.Generator:
-    """The CPU generator of one epoch: any two of (seed, epoch) have unrelated ones."""
-    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def first_rate(learner: Learner, images: Images, epoch: int) -> float:
+def first_rate(learner: Learner, source: Source, epoch: int) -> float:
     """The learning rate of the first step of an epoch, counted from 0."""
-    per_epoch = steps(len(images), learner.recipe.batch)
+    per_epoch = steps(len(source), learner.recipe.batch, learner.world)
     return learning_rate(learner.recipe, epoch * per_epoch, per_epoch)
 
 
-def train(learner: Learner, images: Images, epoch: int) -> Scores:
-    """Train one epoch, counted from 0; the scores are those of the training images as they came, augmented.
+def view_of(learner: Learner, epoch: int, image: tuple[int, int], full: bool = False) -> View:
+    """How an epoch looks at images of which the network is made for ``image``; ``full``: at all of their resolution."""
+    size = image if full else resolution(learner.recipe, epoch, image)
+    return View(learner.recipe, learner.seed, epoch, size, learner.rank, learner.world)
 
-    The loss is the one trained on, label smoothing included.
+
+def train(
+    learner: Learner,
+    source: Source,
+    view: View,
+    begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0)),
+    watch: Watch | None = None,
+) -> Scores:
+    """Train the epoch that ``view`` is of; the scores are those of the training images as they came, augmented.
+
+    ``begun`` holds the steps of this epoch that were taken before, with the sums of a :class:`Tally` over them. The
+    loss is the one trained on, label smoothing included; of two mixed images the larger share's label counts.
 
     Raises:
-        Diverged: if a loss is not finite, within 64 steps and at the latest when the epoch ends.
+        Diverged: if a loss is not finite, at once on a CPU and within 16 steps on a GPU.
     """
     recipe, device = learner.recipe, learner.device
-    generator = generator_of(learner.seed, epoch)
-    batches = order(len(images), recipe.batch, generator)
-    tally = _Tally(device)
+    batches = order(len(source), recipe.batch, generator_of(learner.seed, view.epoch), learner.world)
+    first, sums = begun
+    tally = Tally(device, sums)
     learner.model.train()
-    for i, indices in enumerate(batches):
+    for i, (pixels, labels) in enumerate(source.train_batches(view, batches, first), first):
         for group in learner.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, epoch * len(batches) + i, len(batches))
-        chosen = indices.to(device)
-        labels = images.labels[chosen]
-        pixels = crop_and_flip(images.pixels[chosen], recipe.crop, recipe.flip, generator)
-        logits = _forward(learner, images, pixels)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        learner.optimizer.zero_grad()
-        loss.backward()
-        learner.optimizer.step()
-        tally.add(logits.detach(), labels, loss.detach() * len(labels))
-        if i % _CHECK == 0:
+            group["lr"] = learning_rate(recipe, view.epoch * len(batches) + i, len(batches))
+        inputs = normalise(pixels, source.mean, source.std)
+        _step(learner, view, i, _Batch(inputs, labels, len(batches[i])), tally)
+        if device.type == "cpu" or i % _CHECK == 0:
             tally.check()
-    return tally.scores()
+        if watch is not None:
+            watch(i + 1, tally)
+    return _together(learner, tally).scores()
 
 
 @torch.no_grad()
-def evaluate(learner: Learner, images: Images, batch: int = 512) -> Scores:
-    """The scores of every image of a split, each counted once whatever ``batch`` is, by the model in evaluation mode.
+def evaluate(learner: Learner, source: Source, view: View, batch: int = 512) -> Scores:
+    """The scores of every example of a split, each counted once whatever ``batch`` is, by the evaluated model.
+
+    Where an example has several views (mirrored, or clips and crops of a video) their probabilities are averaged.
 
     Raises:
         Diverged: if the loss is not finite.
     """
-    tally = _Tally(learner.device)
-    learner.model.eval()
-    for start in range(0, len(images), batch):
-        labels = images.labels[start : start + batch]
-        logits = _forward(learner, images, images.pixels[start : start + batch])
-        tally.add(logits, labels, functional.cross_entropy(logits, labels, reduction="sum"))
-    return tally.scores()
+    tally, model = Tally(learner.device), learner.evaluated
+    model.eval()
+    for pixels, labels in source.eval_batches(view, max(batch // source.views, 1)):
+        inputs = _laid_out(learner, normalise(pixels, source.mean, source.std))
+        with learner.autocast():
+            logits = [model(x).float() for x in ((inputs, inputs.flip(-1)) if learner.recipe.mirror else (inputs,))]
+        found = logits[0] if len(logits) * source.views == 1 else _averaged(logits, source.views)
+        tally.add(found, labels, functional.cross_entropy(found, labels, reduction="sum"))
+    return _together(learner, tally).scores()
 
 
-def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """The place of the right class, from 0, among the ``logits`` (N × classes) of each of N images.
+class _Batch:
+    """This process's share of a batch of ``whole`` images, augmented further."""
 
-    Of equal logits the lower class comes first, as in a stable sort; equal ones are frequent in bf16.
-    """
-    right = logits.gather(1, labels[:, None])
-    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    return ((logits > right) | ((logits == right) & earlier)).sum(1)
+    def __init__(self, inputs: Tensor, labels: Tensor, whole: int) -> None:
+        self.inputs, self.labels, self.whole = inputs, labels, whole
+        self.others, self.kept = labels, 1.0
+
+    def augment(self, view: View, step: int) -> None:
+        recipe = view.recipe
+        key = (view.seed, view.epoch, step)
+        if recipe.cutout:
+            image = (self.inputs.shape[-2], self.inputs.shape[-1])
+            centres = draw_centres(self.whole, image, generator_of(*key, "cutout"))[view.share(self.whole)]
+            self.inputs = cut_out(self.inputs, centres, recipe.cutout)
+        numbers = np.random.default_rng(seed_of(*key, "mix"))
+        if (recipe.cutmix or recipe.mixup) and numbers.random() < recipe.mix:
+            self.inputs, self.kept = mixed(self.inputs, recipe.cutmix, recipe.mixup, numbers)
+            self.others = self.labels.roll(1, 0)
+
+    def loss(self, logits: Tensor, part: slice, smoothing: float) -> Tensor:
+        """The sum over the images of a part."""
+        own, other = (
+            functional.cross_entropy(logits, labels[part], label_smoothing=smoothing, reduction="sum")
+            for labels in (self.labels, self.others)
+        )
+        return own if self.kept == 1 else self.kept * own + (1 - self.kept) * other
+
+    def counted(self, part: slice) -> Tensor:
+        return (self.labels if self.kept >= 0.5 else self.others)[part]
 
 
-def _forward(learner: Learner, images: Images, pixels: Tensor) -> Tensor:
-    """The logits, N × classes, in float32."""
-    layout = torch.channels_last if learner.recipe.channels_last else torch.contiguous_format
-    inputs = normalise(pixels, images.mean, images.std).contiguous(memory_format=layout)
-    with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.precision == "bf16"):
-        return learner.model(inputs).float()
+def _step(learner: Learner, view: View, step: int, batch: _Batch, tally: Tally) -> None:
+    recipe = learner.recipe
+    batch.augment(view, step)
+    if recipe.dropout:
+        torch.manual_seed(seed_of(view.seed, view.epoch, step, view.rank, "dropout"))
+    learner.optimizer.zero_grad()
+    parts = _parts(len(batch.labels), recipe.accumulate)
+    for part in parts:
+        with _alone(learner, part is not parts[-1]):
+            with learner.autocast():
+                logits = learner.network(_laid_out(learner, batch.inputs[part])).float()
+            loss = batch.loss(logits, part, recipe.label_smoothing)
+            # The mean over the whole batch, whoever computes its parts: processes average their gradients.
+            learner.scaler.scale(loss * (learner.world / batch.whole)).backward()
+        tally.add(logits.detach(), batch.counted(part), loss.detach())
+    if recipe.clip:
+        learner.scaler.unscale_(learner.optimizer)
+        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip)
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    if learner.averages is not None:
+        learner.averages.update_parameters(learner.model)
 
 
-class _Tally:
-    """Sums that stay on the device until somebody asks."""
+def _parts(count: int, wanted: int) -> list[slice]:
+    """``count`` images in as many equal parts as are wanted, but two images in each (batch normalisation)."""
+    number = max(min(wanted, count // 2), 1)
+    return [slice(i * count // number, (i + 1) * count // number) for i in range(number)]
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        self.count = 0
 
-    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        place = ranks(logits, labels)
-        self.sums += torch.stack((loss.double(), (place >= 1).sum().double(), (place >= 5).sum().double()))
-        self.count += len(labels)
+def _laid_out(learner: Learner, inputs: Tensor) -> Tensor:
+    last = learner.recipe.channels_last and inputs.dim() == 4
+    return inputs.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
-    def check(self) -> None:
-        loss = self.sums[0].item()
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss}")
 
-    def scores(self) -> Scores:
-        self.check()
-        loss, top1, top5 = self.sums.tolist()
-        return Scores(loss / self.count, 100 * top1 / self.count, 100 * top5 / self.count)
+def _averaged(logits: list[Tensor], views: int) -> Tensor:
+    """Logarithms of the mean probabilities: from logits of (N·views) × classes each to N × classes."""
+    probabilities = torch.stack([found.softmax(1).unflatten(0, (-1, views)).mean(1) for found in logits]).mean(0)
+    return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def _alone(learner: Learner, more: bool) -> AbstractContextManager[None]:
+    """A context in which several processes do not yet exchange gradients, as ``more`` parts of the batch follow."""
+    quiet = getattr(learner.network, "no_sync", None)
+    return quiet() if more and quiet is not None else nullcontext()
+
+
+def _together(learner: Learner, tally: Tally) -> Tally:
+    """The sums of all processes."""
+    if learner.world > 1:
+        torch.distributed.all_reduce(tally.sums)
+    return tally

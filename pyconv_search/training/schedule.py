@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from pyconv_search.study.recipe import Recipe
+
+# The share of the peak after a share of the steps that follow the warm-up.
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+    "steps": lambda progress: 1.0,
+}
 
 
 def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
     """The learning rate of step ``step``, counted from 0 through all epochs of ``per_epoch`` steps each.
 
-    Warm-up: over the first W = ``warmup`` × ``per_epoch`` steps the rate grows linearly, ``lr`` · (step + 1) / W, so
+    Warm-up: over the first W = ``warmup`` × ``per_epoch`` steps the rate grows linearly, ``peak`` · (step + 1) / W, so
     that no step has a rate of zero (Goyal et al. 2017, section 2.2). After it, ``steps`` multiplies by ``gamma`` at the
-    start of each 0-based epoch that is listed (PyConv: 30, 60, 80 of 90 epochs), and ``cosine`` follows half a cosine
-    from ``lr`` at step W to zero where the training ends (PSConv; Loshchilov and Hutter 2017, equation 5, no restarts).
+    start of each 0-based epoch that is listed (PyConv: 30, 60, 80 of 90 epochs); ``cosine`` follows half a cosine from
+    ``peak`` at step W to zero where the training ends (PSConv; Loshchilov and Hutter 2017, equation 5, no restarts),
+    ``linear`` a line.
     """
     warm = recipe.warmup * per_epoch
+    drops = recipe.gamma ** sum(first <= step // per_epoch for first in recipe.steps)
     if step < warm:
-        return recipe.lr * min(1.0, (step + 1) / warm) * _drops(recipe, step // per_epoch)
-    if recipe.schedule == "cosine":
-        progress = (step - warm) / (recipe.epochs * per_epoch - warm)
-        return recipe.lr * (1 + math.cos(math.pi * progress)) / 2
-    return recipe.lr * _drops(recipe, step // per_epoch)
+        return recipe.peak * min(1.0, (step + 1) / warm) * drops
+    progress = (step - warm) / max(recipe.epochs * per_epoch - warm, 1)
+    return recipe.peak * _SHAPES[recipe.schedule](progress) * drops
 
 
-def _drops(recipe: Recipe, epoch: int) -> float:
-    if recipe.schedule == "cosine":
-        return 1.0
-    return recipe.gamma ** sum(first <= epoch for first in recipe.steps)
+def resolution(recipe: Recipe, epoch: int, image: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the images of an epoch, counted from 0, of a network made for ``image``.
+
+    They grow linearly from the recipe's ``resolution`` to all of it at epoch ``resolution_until`` · ``epochs``, in
+    whole multiples of 4 pixels, or of 32 for images of 128 pixels and more (strides would cut off the rest).
+    """
+    until = recipe.resolution_until * recipe.epochs
+    share = 1.0 if epoch >= until else recipe.resolution + (1 - recipe.resolution) * epoch / until
+    height, width = (_whole(side * share, side, 32 if side >= 128 else 4) for side in image)
+    return height, width
+
+
+def _whole(size: float, full: int, multiple: int) -> int:
+    return full if size >= full else min(max(round(size / multiple), 1) * multiple, full)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.augment import crop_and_flip, resized, resized_crops
+from pyconv_search.training.augment import draw_boxes, draw_moves, moved, resized, resized_crops
 from pyconv_search.training.data import Split
 from pyconv_search.training.randomness import generator_of
 
@@ -46,13 +46,10 @@ class Source(Protocol):
 
     @property
     def mean(self) -> Tensor: ...
-
     @property
     def std(self) -> Tensor: ...
-
     @property
     def views(self) -> int: ...
-
     def __len__(self) -> int: ...
 
     def train_batches(self, view: View, order: tuple[Tensor, ...], start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -82,18 +79,17 @@ class Images:
 
     def train_batches(self, view: View, order: tuple[Tensor, ...], start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As :class:`Source` has it; cropped and mirrored in batches, on the device."""
-        recipe, device = view.recipe, self.pixels.device
+        recipe, image = view.recipe, (self.pixels.shape[2], self.pixels.shape[3])
         for step in range(start, len(order)):
-            share = view.share(len(order[step]))
-            chosen = order[step][share].to(device)
-            generator = generator_of(view.seed, view.epoch, step)
-            pixels = self.pixels[chosen]
-            count = len(order[step])
+            count, share = len(order[step]), view.share(len(order[step]))
+            chosen = order[step][share].to(self.pixels.device)
+            pixels, generator = self.pixels[chosen], generator_of(view.seed, view.epoch, step)
+            moves = draw_moves(count, recipe.crop, recipe.flip, generator)[share]
             if recipe.scale[1]:
-                pixels = resized_crops(pixels, recipe.scale, view.size, recipe.flip, generator, (share, count))
+                boxes = draw_boxes(count, image, recipe.scale, generator)[share]
+                yield resized_crops(pixels, boxes, moves[:, 2], view.size), self.labels[chosen]
             else:
-                pixels = crop_and_flip(pixels, recipe.crop, recipe.flip, generator, (share, count))
-            yield resized(pixels, view.size), self.labels[chosen]
+                yield resized(moved(pixels, moves, recipe.crop), view.size), self.labels[chosen]
 
     def eval_batches(self, view: View, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As :class:`Source` has it; whole images."""

@@ -17,6 +17,8 @@ from pyconv_search.search.trial import run_trial
 from pyconv_search.study.plan import candidates, trial_spec
 from pyconv_search.study.study import load_study
 from pyconv_search.training import loop
+from pyconv_search.training.learner import make_learner
+from pyconv_search.training.source import to_device
 
 
 def test_a_trained_network_scores_what_its_row_says(tiny_study: Callable[..., Path], tmp_path: Path) -> None:
@@ -25,9 +27,10 @@ def test_a_trained_network_scores_what_its_row_says(tiny_study: Callable[..., Pa
     row = run_trial(spec)
     model = pyconv_search.load_model(tmp_path / "weights" / f"{row.trial}.safetensors")
     assert not model.training
-    learner = loop.make_learner(model, study.recipe, 0, torch.device("cpu"))
+    learner = make_learner(model, study.recipe, 0, torch.device("cpu"))
     found = images.data_set("fashion-mnist-small", None, None)
-    scores = loop.evaluate(learner, loop.to_device(found.test, found.info, torch.device("cpu")))
+    test = to_device(found.test, found.info, torch.device("cpu"))
+    scores = loop.evaluate(learner, test, loop.view_of(learner, 0, (28, 28), full=True))
     assert (scores.loss, scores.top1_error) == (row.test_loss, row.test_top1_error)
 
 

@@ -35,7 +35,10 @@ from pyconv_search.search import images, outcome, trial
 from pyconv_search.search.trial import Trial, forget, run_trial
 from pyconv_search.study import recipe as recipes
 from pyconv_search.study.datasets import DataSetInfo
-from pyconv_search.training import checkpoint, data, loop
+from pyconv_search.training import checkpoint, data, loop, source
+from pyconv_search.training import learner as learners
+from pyconv_search.training.learner import make_learner
+from pyconv_search.training.source import to_device
 
 EPOCHS = 4
 NETWORK = resnet(
@@ -62,7 +65,9 @@ class CountedDataSet:
         return self.held
 
 
-def noise(name: str, root: str | None = None, validation: int | None = None) -> CountedDataSet:
+def noise(
+    name: str, root: str | None = None, validation: int | None = None, classes: int | None = None
+) -> CountedDataSet:
     """Small random pictures, the same ones every time; each class has a brightness of its own."""
     numbers = np.random.default_rng(1)
 
@@ -101,13 +106,14 @@ def spec(folder: Path | None = None, recipe: dict[str, Any] | None = None, **oth
         "device": "cpu",
         "folder": str(folder) if folder else None,
         "keep_weights": True,
+        "checkpoints": {"every": 1, "minutes": 10.0, "keep": "last"},
         **other,
     }
 
 
 def numbers_of(record: Epoch | Row) -> dict[str, Any]:
     """All but what the clock decides."""
-    clock = ("seconds", "train_seconds", "images_per_second", "started", "finished", "resumed")
+    clock = ("seconds", "train_seconds", "images_per_second", "peak_memory", "started", "finished", "resumed")
     return {name: getattr(record, name) for name in record.__slots__ if name not in clock}
 
 
@@ -186,17 +192,18 @@ def test_a_poly_scale_trial_goes_on_too_and_leaves_the_network_as_built(tmp_path
     assert weights_in(tmp_path / "parts").keys() == pyconv_search.build(POLY_SCALE).state_dict().keys()
     model = pyconv_search.load_model(tmp_path / "parts" / "weights" / "t1.safetensors")
     learner, found = (
-        loop.make_learner(model, recipes.from_dict(spec()["recipe"]), 0, torch.device("cpu")),
+        make_learner(model, recipes.from_dict(spec()["recipe"]), 0, torch.device("cpu")),
         noise("noise"),
     )
-    scores = loop.evaluate(learner, loop.to_device(found.held, found.info, torch.device("cpu")))
+    held = to_device(found.held, found.info, torch.device("cpu"))
+    scores = loop.evaluate(learner, held, loop.view_of(learner, 0, (8, 8), full=True))
     assert scores.loss == expected[1]["test_loss"]
 
 
 def test_a_poly_scale_trial_that_began_unsorted_goes_on_unsorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = {"architecture": to_dict(POLY_SCALE)}
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "sort_channels", lambda model: [])
+        patch.setattr(learners, "sort_channels", lambda model: [])
         expected = run(tmp_path / "whole", **other)
         (tmp_path / "parts").mkdir()
         Trial(spec(tmp_path / "parts", **other)).advance()
@@ -322,7 +329,8 @@ def test_test_scores_are_those_of_the_test_split(tmp_path: Path):
     learner = Trial(spec())._alive()
     learner.model.load_state_dict(weights_in(tmp_path))
     found = noise("noise")
-    scores = loop.evaluate(learner, loop.to_device(found.held, found.info, torch.device("cpu")))
+    held = to_device(found.held, found.info, torch.device("cpu"))
+    scores = loop.evaluate(learner, held, loop.view_of(learner, 0, (8, 8), full=True))
     assert (row.test_loss, row.test_top1_error, row.test_top5_error) == (
         scores.loss,
         scores.top1_error,
@@ -554,7 +562,7 @@ def _end_at(where: str) -> None:
         return replacement
 
     if where == "step":
-        loop.crop_and_flip = kill_from(2 * 6 + 3, loop.crop_and_flip)
+        source.moved = kill_from(2 * 6 + 3, source.moved)
     if where == "replace":
         files.os.replace = kill_from(3, os.replace)
 

@@ -20,8 +20,11 @@ from pyconv_search.models import build
 from pyconv_search.models.sorting import sort_channels, unsort_channels
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch
+from pyconv_search.study.recipe import Recipe
 from pyconv_search.training import checkpoint
+from pyconv_search.training import learner as learners
 from pyconv_search.training.checkpoint import Checkpoint, DamagedCheckpoint, load, save
+from pyconv_search.training.learner import Learner, make_learner
 
 
 def network(width: int = 4) -> nn.Module:
@@ -33,27 +36,39 @@ def network(width: int = 4) -> nn.Module:
     return net.to(memory_format=torch.channels_last)
 
 
-def trained(width: int = 4, steps: int = 2) -> tuple[nn.Module, torch.optim.SGD]:
-    model = network(width)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+RECIPE = Recipe(epochs=9, lr=0.1, ema=0.9, precision="fp32", weight_decay=0.0)
+
+
+def learner_of(model: nn.Module) -> Learner:
+    return make_learner(model, RECIPE, 0, torch.device("cpu"))
+
+
+def advance(learner: Learner, images: torch.Tensor) -> None:
+    learner.optimizer.zero_grad()
+    learner.model(images).square().sum().backward()
+    learner.optimizer.step()
+    learner.averages.update_parameters(learner.model)
+
+
+def trained(width: int = 4, steps: int = 2) -> Learner:
+    learner = learner_of(network(width))
     for i in range(steps):
-        optimizer.zero_grad()
-        model(torch.full((5, 3, 3, 3), float(i)) * torch.arange(5).view(5, 1, 1, 1)).square().sum().backward()
-        optimizer.step()
-    return model, optimizer
+        advance(learner, torch.full((5, 3, 3, 3), float(i)) * torch.arange(5).view(5, 1, 1, 1))
+    return learner
 
 
 def state(width: int = 4, epochs: int = 2) -> Checkpoint:
-    model, optimizer = trained(width)
-    history = tuple(Epoch("t1", i + 1, 0.1 / 3, 1.5, 30.1, 1.25, 20.7, 5.3, 0.125) for i in range(epochs))
-    momentum = checkpoint.momentum_of(model, optimizer)
-    return Checkpoint("t1", "plan", history, 3, "2024-01-01T00:00:00+00:00", 1 / 7, model.state_dict(), momentum)
+    history = tuple(Epoch("t1", i + 1, 0.1 / 3, 1.5, 30.1, 1.25, 20.7, 5.3, 0.125, 99.5, 7) for i in range(epochs))
+    tensors, numbers = checkpoint.state_of(trained(width))
+    best = {"weight": torch.arange(3.0)}
+    begun = (5, (0.1, 3.0, 1.0, 80.0))
+    return Checkpoint("t1", "plan", history, 3, "2024-01-01T00:00:00+00:00", 1 / 7, tensors, numbers, begun, best)
 
 
 def assert_equal(a: Checkpoint, b: Checkpoint) -> None:
-    for name in ("trial", "plan", "history", "resumed", "started", "train_seconds"):
+    for name in ("trial", "plan", "history", "resumed", "started", "train_seconds", "numbers", "begun"):
         assert getattr(a, name) == getattr(b, name)
-    for ours, theirs in ((a.model, b.model), (a.momentum, b.momentum)):
+    for ours, theirs in ((a.tensors, b.tensors), (a.best, b.best)):
         assert ours.keys() == theirs.keys()
         assert all(ours[k].dtype == theirs[k].dtype and torch.equal(ours[k], theirs[k]) for k in ours)
 
@@ -63,7 +78,8 @@ def test_what_is_written_is_read(tmp_path: Path):
     save(path, written)
     found = load(path)
     assert found is not None
-    assert len(found.momentum) == 5
+    assert len([name for name in found.tensors if name.startswith("momentum/")]) == 5
+    assert len([name for name in found.tensors if name.startswith("average/")]) == 8
     assert_equal(found, written)
     assert os.listdir(path.parent) == ["t1.safetensors"]
     with safetensors.safe_open(path, "pt") as file:
@@ -76,30 +92,30 @@ def test_restore_goes_on_as_if_nothing_had_happened(tmp_path: Path):
     save(path, state())
     found = load(path)
     assert found is not None
-    model, optimizer = network(), None
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    checkpoint.restore(found, model, optimizer)
+    resumed, expected = learner_of(network()), trained()
+    checkpoint.restore(found, resumed)
     path.unlink()
-    expected_model, expected = trained()
-    for net, sgd in ((model, optimizer), (expected_model, expected)):
-        sgd.zero_grad()
-        net(torch.ones(5, 3, 3, 3)).square().sum().backward()
-        sgd.step()
-    for name, tensor in expected_model.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor)
-        assert model.state_dict()[name].stride() == tensor.stride()
+    for _ in range(2):
+        advance(resumed, torch.ones(5, 3, 3, 3))
+        advance(expected, torch.ones(5, 3, 3, 3))
+    for ours, theirs in ((resumed.model, expected.model), (resumed.evaluated, expected.evaluated)):
+        for name, tensor in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], tensor)
+            assert ours.state_dict()[name].stride() == tensor.stride()
+    assert resumed.averages.n_averaged == expected.averages.n_averaged == 4
+    assert not torch.equal(resumed.model[0].weight, resumed.evaluated[0].weight)
 
 
 def test_restore_refuses_another_network():
-    model = network(8)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    learner, found = learner_of(network(8)), state()
     with pytest.raises(DamagedCheckpoint, match="another network"):
-        checkpoint.restore(state(), model, optimizer)
+        checkpoint.restore(found, learner)
+    weights = {name: tensor for name, tensor in found.tensors.items() if not name.startswith("momentum/")}
     with pytest.raises(DamagedCheckpoint, match="another network"):
-        checkpoint.restore(replace(state(), momentum={}), model, optimizer)
+        checkpoint.restore(replace(found, tensors=weights), learner)
 
 
-def poly_scale(is_sorted: bool) -> tuple[nn.Module, torch.optim.SGD]:
+def poly_scale(is_sorted: bool) -> Learner:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         stem = {"kernel": 3, "width": 8, "stride": 1, "pool": "none"}
@@ -109,10 +125,13 @@ def poly_scale(is_sorted: bool) -> tuple[nn.Module, torch.optim.SGD]:
     assert bool(sort_channels(model)) or not is_sorted
     if not is_sorted:
         unsort_channels(model)
-    return model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learners, "sort_channels", lambda model: [])
+        return learner_of(model)
 
 
-def steps(model: nn.Module, optimizer: torch.optim.SGD, count: int) -> None:
+def steps(learner: Learner, count: int) -> None:
+    model, optimizer = learner.model, learner.optimizer
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for _ in range(count):
         optimizer.zero_grad()
@@ -122,25 +141,24 @@ def steps(model: nn.Module, optimizer: torch.optim.SGD, count: int) -> None:
 
 @pytest.mark.parametrize("is_sorted", [True, False])
 def test_a_training_goes_on_in_the_order_of_its_checkpoint(tmp_path: Path, is_sorted: bool):
-    model, optimizer = poly_scale(is_sorted)
-    steps(model, optimizer, 2)
-    momentum = checkpoint.momentum_of(model, optimizer)
-    save(tmp_path / "t1.safetensors", replace(state(), model=model.state_dict(), momentum=momentum))
-    steps(model, optimizer, 2)
+    learner = poly_scale(is_sorted)
+    steps(learner, 2)
+    tensors, numbers = checkpoint.state_of(learner)
+    save(tmp_path / "t1.safetensors", replace(state(), tensors=tensors, numbers=numbers))
+    steps(learner, 2)
     found = load(tmp_path / "t1.safetensors")
     assert found is not None
-    other, resumed = poly_scale(is_sorted=True)
-    checkpoint.restore(found, other, resumed)
-    steps(other, resumed, 2)
-    assert other.state_dict().keys() == model.state_dict().keys()
-    assert any(key.endswith("order_in") for key in other.state_dict()) == is_sorted
-    assert all(torch.equal(other.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
-    momentum = checkpoint.momentum_of(other, resumed)
-    assert all(torch.equal(momentum[key], m) for key, m in checkpoint.momentum_of(model, optimizer).items())
+    resumed = poly_scale(is_sorted=True)
+    checkpoint.restore(found, resumed)
+    steps(resumed, 2)
+    assert any(key.endswith("order_in") for key in resumed.model.state_dict()) == is_sorted
+    ours, theirs = checkpoint.state_of(resumed)[0], checkpoint.state_of(learner)[0]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
 
 
 def test_the_weights_of_a_sorted_network_are_those_of_the_network_as_built(tmp_path: Path):
-    (model, _), (plain, _) = poly_scale(is_sorted=True), poly_scale(is_sorted=False)
+    model, plain = poly_scale(is_sorted=True).model, poly_scale(is_sorted=False).model
     assert model.state_dict().keys() > plain.state_dict().keys()
     for _ in range(2):
         checkpoint.save_weights(model, tmp_path / "weights" / "t1.safetensors", {})
@@ -230,7 +248,7 @@ def test_remove_takes_what_a_killed_process_left(tmp_path: Path):
 
 
 def test_weights_are_the_models_state_and_nothing_else(tmp_path: Path):
-    path, (model, _) = tmp_path / "weights" / "t1.safetensors", trained()
+    path, model = tmp_path / "weights" / "t1.safetensors", trained().model
     checkpoint.save_weights(model, path, {"arch_id": "abc"})
     found = safetensors.torch.load_file(path)
     assert found.keys() == model.state_dict().keys()

@@ -7,7 +7,7 @@ import torch
 
 from pyconv_search.errors import UserError
 from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.device import broken, find_device, make_deterministic, precision
+from pyconv_search.training.device import broken, find_device, precision, settle
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -45,7 +45,7 @@ def test_determinism_and_threads_are_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     try:
-        make_deterministic(CPU, 1)
+        settle(CPU, 1)
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == 1
         assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)

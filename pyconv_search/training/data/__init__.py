@@ -7,7 +7,7 @@ from pyconv_search.training.data.dataset import DataSet, Split, fingerprint
 from pyconv_search.training.data.describe import CheckReport, ListingRow, SplitReport, check, listing
 from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.find import Location
-from pyconv_search.training.data.registry import load, locations
+from pyconv_search.training.data.registry import PackOrder, load, locations, make_pack
 
 __all__ = [
     "CheckReport",
@@ -15,6 +15,7 @@ __all__ = [
     "Encoded",
     "ListingRow",
     "Location",
+    "PackOrder",
     "Split",
     "SplitReport",
     "check",
@@ -22,4 +23,5 @@ __all__ = [
     "listing",
     "load",
     "locations",
+    "make_pack",
 ]

@@ -18,6 +18,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.training.data.dataset import Pool
 from pyconv_search.training.data.files import Blob, read_archive, read_file
+from pyconv_search.training.data.tree import Listing
 
 ENVIRONMENT = "PYCONV_SEARCH_DATA"
 USUAL_PLACES = ("data", "~/.cache/pyconv-search", "~/data", "/usr/share/datasets", "/data", "/datasets")
@@ -43,8 +44,8 @@ class Family:
     """The layouts of a data set, best first, and the usual names of its sub-folder; ``home``: its one usual place.
 
     A data set that is no fixed set of files has a function ``look`` instead: what it finds in a folder, or None where
-    that is nothing; ``wanted`` says what it looks for. One that is made in memory has only ``made``. ``balanced``: all
-    of its classes are of one size.
+    that is nothing; ``wanted`` says what it looks for; ``listed`` lists its images for a pack. One that is made in
+    memory has only ``made``. ``balanced``: all of its classes are of one size.
     """
 
     layouts: tuple[Layout, ...] = ()
@@ -52,6 +53,7 @@ class Family:
     home: Callable[[], Path] | None = None
     look: Callable[[Path], Location | None] | None = None
     wanted: str = ""
+    listed: Callable[[Path, DataSetInfo], Listing] | None = None
     made: Callable[[DataSetInfo], Pool] | None = None
     balanced: bool = True
 
@@ -62,7 +64,7 @@ class Location:
 
     ``path`` is the folder or archive (the place itself where there is none); ``found`` and ``missing`` are file names;
     ``problem`` says in words why the data set cannot be read from here ("": it can). Where there is no ``layout``,
-    ``reader`` makes the splits.
+    ``reader`` makes the splits; ``tree`` is the folder of image files that a pack could be made of.
     """
 
     place: Path
@@ -72,6 +74,7 @@ class Location:
     problem: str = ""
     layout: Layout | None = field(default=None, repr=False)
     reader: Callable[[DataSetInfo], Pool] | None = field(default=None, repr=False)
+    tree: Path | None = None
 
     @property
     def complete(self) -> bool:

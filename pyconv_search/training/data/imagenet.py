@@ -38,10 +38,11 @@ def look(base: Path) -> Location | None:
         beside = pack.beside(tree)
         found = tuple(name for name in ("train", "val") if (tree / name).is_dir())
         if pack.is_pack(beside):
-            return Location(base, beside, (beside.name,), reader=partial(_read_pack, beside, tree if found else None))
+            whole = tree if len(found) == 2 else None
+            return Location(base, beside, (beside.name,), reader=partial(_read_pack, beside, whole), tree=whole)
         if "train" in found:
             problem = "" if "val" in found else "lacks val/, the official validation images"
-            return Location(base, tree, found, problem=problem, reader=partial(_read_tree, tree))
+            return Location(base, tree, found, problem=problem, reader=partial(_read_tree, tree), tree=tree)
     packed = tuple(name for name in _ARCHIVES if (base / name).is_file())
     if packed:
         problem = f"holds {', '.join(packed)} as archives; unpack them to train/<class>/*.JPEG and val/"
@@ -179,6 +180,7 @@ def _development_kit(place: Path) -> dict[str, str]:
 IMAGENET = Family(
     subfolders=("imagenet", "ImageNet", "imagenet-1k", "ILSVRC2012", "ilsvrc2012", "ILSVRC"),
     look=look,
+    listed=list_tree,
     wanted="train/ and val/, ILSVRC/Data/CLS-LOC/",
     balanced=False,
 )

@@ -61,7 +61,7 @@ def resized_crop(scale: tuple[float, ...], flip: bool, draws: random.Random, wid
 def short_side_crop(
     sides: tuple[int, int], flip: bool, size: tuple[int, int], draws: random.Random, shape: tuple[int, int]
 ) -> Look:
-    """A random crop of ``size`` (height, width) out of the image with its shorter side resized to a length in ``sides``.
+    """A random crop of ``size`` (height, width) out of an image with its shorter side resized to a length in ``sides``.
 
     ``shape``: width and height of the image. Simonyan and Zisserman 2015, section 3.1. The length is no shorter than
     the crop needs.
@@ -90,7 +90,7 @@ def _resized(short: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _part(corner: tuple[int, int], resized: tuple[int, int], size: tuple[int, int], shape: tuple[int, int]) -> Look:
-    """A crop of ``size`` (height, width) at ``corner`` (left, top) of the ``resized`` image, in pixels of the original."""
+    """A crop of ``size`` (height, width) at ``corner`` (left, top) of the ``resized`` image, in the original's pixels."""
     x, y = shape[0] / resized[0], shape[1] / resized[1]
     (left, top), (down, across) = corner, size
     return Look((left * x, top * y, min((left + across) * x, shape[0]), min((top + down) * y, shape[1])))

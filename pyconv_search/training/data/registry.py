@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
 from pyconv_search.training.data.find import Family, Location, choose, read, search
 from pyconv_search.training.data.holdout import VALIDATION_SALT, draw, validation_count
 from pyconv_search.training.data.imagenet import IMAGENET
+from pyconv_search.training.data.pack import beside
+from pyconv_search.training.data.packing import write as write_pack
+from pyconv_search.training.data.parallel import cores
 from pyconv_search.training.data.shapes import IMAGENET_SHAPES
 from pyconv_search.training.data.shipped import FASHION_MNIST_SMALL
 
@@ -27,6 +32,16 @@ FAMILIES: dict[str, Family] = {
     "imagenet": IMAGENET,
     "imagenet-shapes": IMAGENET_SHAPES,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PackOrder:
+    """How a pack is made: where (None: beside the official folder), of images with a shorter side of ``side`` pixels at
+    most, by how many threads (None: one a core)."""
+
+    out: Path | None = None
+    side: int = 256
+    workers: int | None = None
 
 
 def load(
@@ -70,6 +85,32 @@ def locations(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Lo
     if root is not None and FAMILIES[name].made:
         raise UserError(f"{name}: is made in memory, but root is {os.fspath(root)}; leave root out")
     return search(FAMILIES[name], root)
+
+
+def make_pack(
+    name: str,
+    order: PackOrder,
+    root: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Path:
+    """Pack the images of a data set, and return where. ``root`` and ``classes`` as for :func:`load`.
+
+    ``progress`` is given the number of images packed and of all.
+
+    Raises:
+        UserError: as ``load`` and ``packing.write`` do, and for a data set whose images are not files.
+    """
+    info, family = datasets.get(name, classes), FAMILIES[name]
+    if family.listed is None:
+        packed = ", ".join(name for name, other in FAMILIES.items() if other.listed)
+        raise UserError(f"{name}: is kept in memory, where nothing needs to be packed; what can be packed is {packed}")
+    location = choose(name, info.homepage, locations(name, root))
+    if location.tree is None:
+        raise UserError(f"{location.path}: is a pack; to make another, give the official folder with --root")
+    found = family.listed(location.tree, info)
+    out = beside(location.tree) if order.out is None else order.out
+    return write_pack(found, location.tree, out, order.side, order.workers or cores(), progress).path
 
 
 def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:

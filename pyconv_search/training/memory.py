@@ -1,0 +1,37 @@
+"""How much memory a training takes at most."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+_SELF = Path("/proc/self")
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        (_SELF / "clear_refs").write_text("5")  # Linux: proc(5), the peak resident set size
+    except OSError:
+        return
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes since the last reset: of PyTorch's allocator on a GPU, else of the whole process.
+
+    Where the system cannot begin anew, it is the most since the process began.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = (_SELF / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -62,7 +62,7 @@ class Stream:
     def train_batches(self, view: View, order: tuple[Tensor, ...], start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As :class:`Source` has it: random resized crop, short-side crop, or else the central crop; mirrored."""
         batches = (batch[view.share(len(batch))].tolist() for batch in order[start:])
-        most = max(map(len, order[start:]), default=0) // view.world + 1
+        most = math.ceil(max(map(len, order[start:]), default=0) / view.world)
         return self._batches(batches, partial(self._drawn, view), view.size, most)
 
     def eval_batches(self, view: View, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from pyconv_search.errors import UserError
 from pyconv_search.study.datasets import DataSetInfo
@@ -162,6 +161,8 @@ def _kaggle(path: Path) -> dict[str, str]:
 
 def _development_kit(place: Path) -> dict[str, str]:
     """From the name of an image to its class: a line for each image, by its number, with the number of a synset."""
+    from scipy.io import loadmat  # slow to import, and rarely needed
+
     truth, meta = place / _TRUTH, place / _META
     try:
         synsets = np.atleast_1d(loadmat(meta, squeeze_me=True)["synsets"])

@@ -90,7 +90,7 @@ def _resized(short: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _part(corner: tuple[int, int], resized: tuple[int, int], size: tuple[int, int], shape: tuple[int, int]) -> Look:
-    """A crop of ``size`` (height, width) at ``corner`` (left, top) of the ``resized`` image, in the original's pixels."""
+    """The crop of ``size`` (height, width) at ``corner`` (left, top) of a ``resized`` image, in pixels of ``shape``."""
     x, y = shape[0] / resized[0], shape[1] / resized[1]
     (left, top), (down, across) = corner, size
     return Look((left * x, top * y, min((left + across) * x, shape[0]), min((top + down) * y, shape[1])))
@@ -110,12 +110,13 @@ def pixels(data: bytes, source: str, see: See, size: tuple[int, int]) -> npt.NDA
     whole = image.size
     look, (down, across) = see(*whole), size
     left, top, right, bottom = look.box
-    image.draft(
+    drafted = image.draft(
         "RGB", (math.ceil(2 * whole[0] * across / (right - left)), math.ceil(2 * whole[1] * down / (bottom - top)))
     )
     image = loaded(image, source)
-    if image.size != whole:
-        x, y = image.size[0] / whole[0], image.size[1] / whole[1]
+    if drafted is not None and image.size != whole:
+        # The size of the image, but not rounded to whole pixels.
+        x, y = drafted[1][2] / whole[0], drafted[1][3] / whole[1]
         left, top, right, bottom = left * x, top * y, right * x, bottom * y
     if look.cut:
         image = image.crop((round(left), round(top), max(round(right), 1), max(round(bottom), 1)))

@@ -166,6 +166,8 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
+    if data is not None:
+        _check_crops(fields, data.info, recipe)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
     seeds, objectives, resources = (
@@ -242,6 +244,23 @@ def _data(fields: Fields) -> Data | None:
     if expanded and not os.path.isabs(expanded):
         expanded = os.path.abspath(expanded)
     return Data(info, expanded, held_out)
+
+
+def _check_crops(fields: Fields, info: DataSetInfo, recipe: Recipe) -> None:
+    """Small images of one size are padded before they are cropped, large ones of any size are resized."""
+    path = (*fields.path, "recipe", "augment")
+    if info.in_files and recipe.crop:
+        fields.problems.add(
+            (*path, "crop"),
+            f"pads small images of one size, but those of {info.name} are large and of any size; "
+            "use scale: [0.08, 1.0], or short_side: [256, 480]",
+        )
+    if not info.in_files and recipe.short_side[1]:
+        fields.problems.add(
+            (*path, "short_side"),
+            f"resizes large images of any size, but those of {info.name} are all {info.input[1]}×{info.input[2]} "
+            "pixels; use crop: 4, or scale: [0.35, 1.0]",
+        )
 
 
 def _scheduler(fields: Fields, epochs: int) -> Scheduler:

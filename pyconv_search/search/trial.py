@@ -120,7 +120,7 @@ class Trial:
         if self._best:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
-        scores = loop.evaluate(learner, source_of(found.test, found.info, self._device), view)
+        scores = loop.evaluate(learner, source_of(found.test, found.info, self._device, self._views), view)
         if self._folder and self.spec["keep_weights"]:
             path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
             checkpoint.save_weights(learner.evaluated, path, self._weights_metadata())
@@ -161,8 +161,12 @@ class Trial:
         *_, height, width = self._architecture.input
         return height, width
 
+    @property
+    def _views(self) -> int:
+        return self._recipe.clips * self._recipe.crops
+
     def _epoch(self, learner: Learner) -> Epoch:
-        train, held_out = images.on_device(self._data_key, self._device)
+        train, held_out = images.on_device(self._data_key, self._device, self._views)
         memory.reset_peak(self._device)
         view = loop.view_of(learner, self.epochs_run, self._image)
         begun, before = time.perf_counter(), self._train_seconds

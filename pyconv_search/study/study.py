@@ -158,8 +158,6 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
     head = space.settings.get("head")
     if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
         fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")
-    if len(space.input) != 3:
-        fields.add("space", f"a study trains on images, but the networks of {space.name!r} are for video")
     return space
 
 
@@ -167,7 +165,8 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
     if data is not None:
-        _check_crops(fields, data.info, recipe)
+        _check_views(fields, data.info, recipe)
+        _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
     seeds, objectives, resources = (
@@ -246,8 +245,22 @@ def _data(fields: Fields) -> Data | None:
     return Data(info, expanded, held_out)
 
 
-def _check_crops(fields: Fields, info: DataSetInfo, recipe: Recipe) -> None:
+def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
+    if space is not None and len(space.input) != len(info.input):
+        kinds = {3: "images", 4: "videos"}
+        fields.add(
+            "space",
+            f"the networks of {space.name!r} are for {kinds[len(space.input)]}, but {info.name} holds "
+            f"{kinds[len(info.input)]}",
+        )
+
+
+def _check_views(fields: Fields, info: DataSetInfo, recipe: Recipe) -> None:
     """Small images of one size are padded before they are cropped, large ones of any size are resized."""
+    if len(info.input) == 3 and (recipe.frame_step, recipe.clips, recipe.crops) != (1, 1, 1):
+        fields.problems.add(
+            (*fields.path, "recipe", "clips"), f"is for videos, but {info.name} holds images; leave it out"
+        )
     path = (*fields.path, "recipe", "augment")
     if info.in_files and recipe.crop:
         fields.problems.add(

@@ -124,7 +124,16 @@ def test_data(command: Callable[..., Said], tmp_path: Path) -> None:
     assert "fashion-mnist-small" in out
     assert "10,000" in out
     names = [row["name"] for row in json.loads(command("data", "list", "--json")[1])]
-    assert names == ["fashion-mnist-small", "fashion-mnist", "cifar10", "cifar100", "imagenet", "imagenet-shapes"]
+    assert names == [
+        "fashion-mnist-small",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "imagenet",
+        "imagenet-shapes",
+        "kinetics-400",
+        "kinetics-shapes",
+    ]
     status, out, _ = command("data", "check", "fashion-mnist-small")
     assert status == 0
     assert "fashion-mnist-small: ok" in out

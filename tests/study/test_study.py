@@ -123,6 +123,37 @@ def test_several_mistakes_at_once(write_study: Write) -> None:
     assert len(str(caught.value).splitlines()) == 4
 
 
+VIDEO = """
+space: video
+network: {depth: 8, input: [3, 8, 32, 32], classes: 5, stem: {kernel: 3, width: 8, stride: 2, pool: none}, width: 8}
+"""
+
+
+def test_a_study_of_videos(write_study: Write) -> None:
+    study = load_study(write_study(space_text=VIDEO, data="kinetics-400", recipe="pyconv-video"))
+    (only,) = candidates(study)
+    assert (only.architecture.input, only.architecture.classes) == ((3, 16, 224, 224), 400)
+    assert (study.recipe.clips, study.recipe.crops, study.recipe.frame_step) == (10, 3, 4)
+    assert study.data.key["classes"] == 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"space_text": VIDEO}, "space: the networks of 'video' are for videos, but fashion-mnist-small holds images"),
+        ({"data": "kinetics-400"}, "space: the networks of 'small' are for images, but kinetics-400 holds videos"),
+        (
+            {"recipe": {"epochs": 2, "clips": {"count": 10}}},
+            "recipe.clips: is for videos, but fashion-mnist-small holds images; leave it out",
+        ),
+    ],
+)
+def test_images_and_videos_are_told_apart(write_study: Write, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study(write_study(**changes))
+    assert words in str(caught.value)
+
+
 def test_a_subset_has_as_many_outputs_as_it_has_classes(write_study: Write) -> None:
     subset = load_study(write_study(data={"imagenet": {"classes": 100, "root": "/data"}}, recipe="pyconv-imagenet"))
     assert subset.data.key == {"name": "imagenet", "root": "/data", "validation": None, "classes": 100}

@@ -40,16 +40,16 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def source(folder) -> streaming.Stream:
+def source(folder) -> streaming.ImageStream:
     return stream(folder)
 
 
-def stream(folder: Path) -> streaming.Stream:
+def stream(folder: Path) -> streaming.ImageStream:
     names = np.array([f"{i}.jpg".encode() for i in range(COUNT)])
     split = Encoded(Folder(folder, names), np.arange(COUNT), np.arange(COUNT) % 7)
     info = replace(datasets.get("imagenet"), input=(3, 24, 24))
     found = source_of(split, info, CPU)
-    assert isinstance(found, streaming.Stream)
+    assert isinstance(found, streaming.ImageStream)
     return found
 
 
@@ -195,7 +195,7 @@ def test_no_thread_outlives_a_loop_that_stops_in_the_middle(source):
 def test_no_more_than_a_few_batches_are_made_ahead(source, monkeypatch):
     """The images that were read when the first batch arrives, and when all threads have come to rest."""
     read: list[int] = []
-    monkeypatch.setattr(streaming, "_CHUNK", 1)
+    monkeypatch.setattr(streaming.ImageStream, "stretch", 1)
     original = Encoded.read
     monkeypatch.setattr(Encoded, "read", lambda self, index: read.append(index) or original(self, index))
     batches = source.train_batches(view(), order(2), 0)

@@ -15,13 +15,13 @@ from pyconv_search.training.data.encoded import Encoded
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """``images``: uint8, N × C × H × W, 0 to 255. ``labels``: int64, N, from 0."""
+    """``images``: uint8, N × C × H × W (clips: N × C × T × H × W), 0 to 255. ``labels``: int64, N, from 0."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+        if self.images.dtype != np.uint8 or self.images.ndim not in (4, 5):
             raise ValueError(f"images must be uint8 N×C×H×W, but are {self.images.dtype} {self.images.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int64, one an image, but are {self.labels.dtype} {self.labels.shape}")

@@ -15,8 +15,9 @@ from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.parallel import cores, in_order
 from pyconv_search.training.data.picture import loaded, opened
 from pyconv_search.training.data.registry import load, locations
+from pyconv_search.training.data.video import verify
 
-# Broken images that a message names.
+# Broken files that a message names.
 _NAMED = 100
 
 
@@ -36,7 +37,7 @@ class CheckReport:
 
     name: str
     found_at: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     classes: int
     splits: tuple[SplitReport, ...]
     fingerprint: str
@@ -49,7 +50,7 @@ class ListingRow:
 
     name: str
     about: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     classes: int
     train: int
     validation: int
@@ -64,18 +65,18 @@ def check(
     classes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> CheckReport:
-    """Load a data set in full, decode every image of it, and describe it.
+    """Load a data set in full, decode every image or video of it, and describe it.
 
     ``classes`` as for ``load``. ``progress`` is given the number of images decoded and of all.
 
     Raises:
-        UserError: as ``load`` does, or with the names of all images that cannot be decoded.
+        UserError: as ``load`` does, or with the names of all files that cannot be decoded.
     """
     data = load(name, root, classes=classes)
     broken = _broken(data, progress)
     if broken:
         more = [f"and {len(broken) - _NAMED:,} more"] if len(broken) > _NAMED else []
-        count = f"{len(broken):,} image{'s' if len(broken) > 1 else ''}"
+        count = f"{len(broken):,} file{'s' if len(broken) > 1 else ''}"
         raise UserError("\n".join([f"{name}: {count} cannot be decoded", *broken[:_NAMED], *more]))
     splits = tuple(_describe(split_name, split, data.info.classes) for split_name, split in data.splits.items())
     return CheckReport(
@@ -94,7 +95,7 @@ def listing() -> tuple[ListingRow, ...]:
 
 
 def _broken(data: DataSet, progress: Callable[[int, int], None]) -> list[str]:
-    """What is wrong with each image that cannot be decoded."""
+    """What is wrong with each file that cannot be decoded."""
     splits = [split for split in data.splits.values() if isinstance(split, Encoded)]
     jobs = ((split, index) for split in splits for index in range(len(split)))
     count, found = sum(map(len, splits)), []
@@ -107,7 +108,11 @@ def _broken(data: DataSet, progress: Callable[[int, int], None]) -> list[str]:
 def _problem(job: tuple[Encoded, int]) -> str:
     split, index = job
     try:
-        loaded(opened(split.read(index), split.source(index)), split.source(index))
+        data, source = split.read(index), split.source(index)
+        if split.video:
+            verify(data, source)
+        else:
+            loaded(opened(data, source), source)
     except UserError as error:
         return str(error)
     return ""

@@ -69,18 +69,22 @@ class Folder:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """``store`` holds the images, of which those at ``numbers`` (int64, N) are here. ``labels``: int64, N, from 0."""
+    """``store`` holds the images, of which those at ``numbers`` (int64, N) are here. ``labels``: int64, N, from 0.
+
+    ``video``: they are videos.
+    """
 
     store: Store
     numbers: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    video: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Encoded:
         """The images at ``indices``, in that order."""
-        return Encoded(self.store, self.numbers[indices], self.labels[indices])
+        return Encoded(self.store, self.numbers[indices], self.labels[indices], self.video)
 
     def read(self, index: int) -> bytes:
         """The encoded image at ``index``."""

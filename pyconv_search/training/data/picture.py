@@ -6,7 +6,7 @@ import io
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -77,9 +77,19 @@ def central_crop(center: float, size: tuple[int, int], width: int, height: int) 
 
     With 224 pixels and 0.875, the crop of torchvision's ``Resize(256)`` and ``CenterCrop(224)``.
     """
-    across, down = _resized(max(round(max(size) / center), *size), width, height)
-    corner = round((across - size[1]) / 2), round((down - size[0]) / 2)
-    return _part(corner, (across, down), size, (width, height))
+    (look,) = even_crops(center, size, 1, width, height)
+    return look
+
+
+def even_crops(center: float, size: tuple[int, int], crops: int, width: int, height: int) -> tuple[Look, ...]:
+    """``crops`` crops, resized as :func:`central_crop` has it, spread evenly over the longer side from end to end."""
+    across, down = resized = _resized(max(round(max(size) / center), *size), width, height)
+    found = []
+    for share in [i / (crops - 1) for i in range(crops)] if crops > 1 else [0.5]:
+        x, y = (share, 0.5) if width >= height else (0.5, share)
+        corner = round((across - size[1]) * x), round((down - size[0]) * y)
+        found.append(_part(corner, resized, size, (width, height)))
+    return tuple(found)
 
 
 def _resized(short: int, width: int, height: int) -> tuple[int, int]:
@@ -117,11 +127,18 @@ def pixels(data: bytes, source: str, see: See, size: tuple[int, int]) -> npt.NDA
     if drafted is not None and image.size != whole:
         # The size of the image, but not rounded to whole pixels.
         x, y = drafted[1][2] / whole[0], drafted[1][3] / whole[1]
-        left, top, right, bottom = left * x, top * y, right * x, bottom * y
+        look = replace(look, box=(left * x, top * y, right * x, bottom * y))
+    return cut(image, look, size)
+
+
+def cut(image: Image.Image, look: Look, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """What is seen of an RGB image, resized to ``size`` (height, width): height × width × 3."""
+    box = look.box
     if look.cut:
-        image = image.crop((round(left), round(top), max(round(right), 1), max(round(bottom), 1)))
-        left, top, right, bottom = 0, 0, *image.size
-    image = image.resize((across, down), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        left, top, right, bottom = (round(edge) for edge in box)
+        image = image.crop((left, top, max(right, 1), max(bottom, 1)))
+        box = (0, 0, *image.size)
+    image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
     if look.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(image)

@@ -18,10 +18,11 @@ from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
 from pyconv_search.training.data.find import Family, Location, choose, read, search
 from pyconv_search.training.data.holdout import VALIDATION_SALT, draw, validation_count
 from pyconv_search.training.data.imagenet import IMAGENET
+from pyconv_search.training.data.kinetics import KINETICS
 from pyconv_search.training.data.pack import beside
 from pyconv_search.training.data.packing import write as write_pack
 from pyconv_search.training.data.parallel import cores
-from pyconv_search.training.data.shapes import IMAGENET_SHAPES
+from pyconv_search.training.data.shapes import IMAGENET_SHAPES, KINETICS_SHAPES
 from pyconv_search.training.data.shipped import FASHION_MNIST_SMALL
 
 FAMILIES: dict[str, Family] = {
@@ -31,6 +32,8 @@ FAMILIES: dict[str, Family] = {
     "cifar100": CIFAR100,
     "imagenet": IMAGENET,
     "imagenet-shapes": IMAGENET_SHAPES,
+    "kinetics-400": KINETICS,
+    "kinetics-shapes": KINETICS_SHAPES,
 }
 
 

@@ -24,4 +24,4 @@ def noise(info: DataSetInfo) -> Pool:
     return Pool(split(info.train + info.validation), split(info.test))
 
 
-IMAGENET_SHAPES = Family(made=noise, balanced=False)
+IMAGENET_SHAPES = KINETICS_SHAPES = Family(made=noise, balanced=False)

@@ -29,11 +29,12 @@ class Listing:
     train: int
     classes: tuple[str, ...]
 
-    def pool(self, store: Store) -> Pool:
-        """The two official splits of a store that holds these images in this order."""
+    def pool(self, store: Store, video: bool = False) -> Pool:
+        """The two official splits of a store that holds these images, or videos, in this order."""
         numbers = np.arange(len(self.labels), dtype=np.int64)
         train, test = (
-            Encoded(store, numbers[part], self.labels[part]) for part in (slice(self.train), slice(self.train, None))
+            Encoded(store, numbers[part], self.labels[part], video)
+            for part in (slice(self.train), slice(self.train, None))
         )
         return Pool(train, test)
 

@@ -23,6 +23,8 @@ TINY = {
     "cifar100": {"train": 100, "validation": 100, "test": 100},
     "imagenet": {"classes": 3, "train": 9, "validation": 3, "test": 6},
     "imagenet-shapes": {"input": (3, 8, 8), "classes": 10, "train": 40, "validation": 10, "test": 20},
+    "kinetics-400": {"classes": 2, "train": 8, "validation": 2, "test": 4},
+    "kinetics-shapes": {"input": (3, 4, 8, 8), "classes": 10, "train": 40, "validation": 10, "test": 20},
 }
 
 

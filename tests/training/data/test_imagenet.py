@@ -155,7 +155,7 @@ def test_check_names_every_broken_image(tiny, make):
     with pytest.raises(UserError) as told:
         check("imagenet", tiny)
     first, *lines = str(told.value).splitlines()
-    assert first == "imagenet: 3 images cannot be decoded"
+    assert first == "imagenet: 3 files cannot be decoded"
     truncated, *others = sorted(lines)
     assert truncated.startswith(f"{files[0]}: is not a complete image (image file is truncated")
     assert others == [

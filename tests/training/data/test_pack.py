@@ -101,9 +101,7 @@ def test_damage_is_told(tiny, make):
     with pytest.raises(UserError, match=r"is not a readable pack \(images.bin has another size than [\d,]+ bytes\)"):
         load("imagenet", out)
     (out / "images.bin").write_bytes(b"\0" * len(images))
-    with pytest.raises(
-        UserError, match=r"imagenet: 18 images cannot be decoded\n.*imagenet\.pack: train/n\d+/n\d+_\d+"
-    ):
+    with pytest.raises(UserError, match=r"imagenet: 18 files cannot be decoded\n.*imagenet\.pack: train/n\d+/n\d+_\d+"):
         check("imagenet", out)
     (out / "index.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="is not a readable pack"):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,10 +18,12 @@ from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
+from pyconv_search.study.views import unfit
 
 MOST_TRIALS = 100_000
 MEASURES = ("top1_error", "top5_error", "loss")
@@ -123,6 +126,12 @@ class Study:
         """The objective that is measured, not computed, and that rungs and the verdict compare."""
         return next(name for name in self.objectives if name in MEASURES)
 
+    def recipe_of(self, values: Assignment) -> Recipe:
+        """The recipe of an assignment: the study's, with what the space's file replaces in it."""
+        if not self.space.recipe:
+            return self.recipe
+        return recipe_of(self.space, self.document.value["recipe"], values)
+
 
 def load_study(file: str | FilePath) -> Study:
     """The study in a YAML file, its space and its data set's description included.
@@ -144,7 +153,20 @@ def load_study(file: str | FilePath) -> Study:
     if study is None or space is None:
         raise UserError(f"{file}: is not a study")
     check(study.space, study.data.info.input, study.data.info.classes)
+    most_epochs(study)
     return study
+
+
+def most_epochs(study: Study) -> int:
+    """The largest number of epochs for which a network of the study may be trained.
+
+    Raises:
+        DocumentError: with every mistake of the recipes, at its place in the space's file.
+    """
+    if not study.space.recipe:
+        return study.recipe.epochs
+    alike = study.recipe.epochs if study.scheduler.kind == "asha" else None
+    return check_recipes(study.space, study.document.value["recipe"], alike, partial(unfit, study.data.info))
 
 
 def _space(fields: Fields, folder: FilePath) -> Space | None:
@@ -165,7 +187,8 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
     if data is not None:
-        _check_views(fields, data.info, recipe)
+        for problem in unfit(data.info, recipe):
+            fields.problems.add(problem.path, problem.text)
         _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
@@ -252,27 +275,6 @@ def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
             "space",
             f"the networks of {space.name!r} are for {kinds[len(space.input)]}, but {info.name} holds "
             f"{kinds[len(info.input)]}",
-        )
-
-
-def _check_views(fields: Fields, info: DataSetInfo, recipe: Recipe) -> None:
-    """Small images of one size are padded before they are cropped, large ones of any size are resized."""
-    if len(info.input) == 3 and (recipe.frame_step, recipe.clips, recipe.crops) != (1, 1, 1):
-        fields.problems.add(
-            (*fields.path, "recipe", "clips"), f"is for videos, but {info.name} holds images; leave it out"
-        )
-    path = (*fields.path, "recipe", "augment")
-    if info.in_files and recipe.crop:
-        fields.problems.add(
-            (*path, "crop"),
-            f"pads small images of one size, but those of {info.name} are large and of any size; "
-            "use scale: [0.08, 1.0], or short_side: [256, 480]",
-        )
-    if not info.in_files and recipe.short_side[1]:
-        fields.problems.add(
-            (*path, "short_side"),
-            f"resizes large images of any size, but those of {info.name} are all {info.input[1]}×{info.input[2]} "
-            "pixels; use crop: 4, or scale: [0.35, 1.0]",
         )
 
 
@@ -404,6 +406,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),
+        "space_recipe": dict(space.recipe) or None,
         "input": list(data.info.input),
         "classes": data.info.classes,
         "published": published_to_dict(study.published),

@@ -154,6 +154,16 @@ def test_images_and_videos_are_told_apart(write_study: Write, changes: dict[str,
     assert words in str(caught.value)
 
 
+def test_recipes_of_the_space_fit_the_data_too(write_study: Write) -> None:
+    text = VIDEO.replace("[3, 8, 32, 32]", "[3, 32, 32]") + "recipe: {augment: {crop: $crop}}\n"
+    text += "parameters: {crop: {choice: [2, 4]}}\n"
+    load_study(write_study(space_text=text))
+    with pytest.raises(UserError) as caught:
+        load_study(write_study(space_text=text, data="imagenet"))
+    assert "space.yaml:" in str(caught.value)
+    assert "recipe.augment.crop: pads small images of one size, but those of imagenet" in str(caught.value)
+
+
 def test_a_subset_has_as_many_outputs_as_it_has_classes(write_study: Write) -> None:
     subset = load_study(write_study(data={"imagenet": {"classes": 100, "root": "/data"}}, recipe="pyconv-imagenet"))
     assert subset.data.key == {"name": "imagenet", "root": "/data", "validation": None, "classes": 100}
@@ -167,7 +177,7 @@ def test_a_subset_has_as_many_outputs_as_it_has_classes(write_study: Write) -> N
     assert whole.data.train == 1_231_167
     assert "classes" not in study_to_dict(whole)["data"]
     all_of_them = load_study(write_study(data={"imagenet": {"classes": 1000}}, recipe="pyconv-imagenet"))
-    same = candidates(whole)[0].architecture
+    same = candidates(whole)[0]
     assert trial_id(whole, same, 0) != trial_id(all_of_them, same, 0)
 
 

@@ -41,7 +41,7 @@ from pyconv_search.search.outcome import blank_row, device_name, environment, fa
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import checkpoint, data, device, loop, memory, parallel
 from pyconv_search.training.learner import Learner, make_learner
-from pyconv_search.training.source import to_device
+from pyconv_search.training.streaming import source_of
 from pyconv_search.training.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Trial:
         self._device = device.find_device(spec["device"])
         self._settle()
         wanted = spec["data"]
-        self._data_key = (wanted["name"], wanted["root"], wanted["validation"])
+        self._data_key = images.key_of(wanted)
         images.check_fit(self._architecture, self._data())
         self._learner: Learner | None = self._fresh()
         with parallel.first_before_others():  # It sets a damaged checkpoint aside.
@@ -134,7 +134,7 @@ class Trial:
         if self._best:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
-        scores = loop.evaluate(learner, to_device(found.test, found.info, self._device), view)
+        scores = loop.evaluate(learner, source_of(found.test, found.info, self._device, self._views), view)
         if self._folder and self.spec["keep_weights"] and not self._rank:
             path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
             checkpoint.save_weights(learner.evaluated, path, self._weights_metadata())
@@ -181,8 +181,12 @@ class Trial:
         *_, height, width = self._architecture.input
         return height, width
 
+    @property
+    def _views(self) -> int:
+        return self._recipe.clips * self._recipe.crops
+
     def _epoch(self, learner: Learner) -> Epoch:
-        train, held_out = images.on_device(*self._data_key, self._device)
+        train, held_out = images.on_device(self._data_key, self._device, self._views)
         memory.reset_peak(self._device)
         view = loop.view_of(learner, self.epochs_run, self._image)
         begun, before = time.perf_counter(), self._train_seconds

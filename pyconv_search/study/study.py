@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problems, SpecError, integer, kind_of, suggestion
+from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, suggestion
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
+from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
+from pyconv_search.study.views import unfit
 
 MOST_TRIALS = 100_000
 MEASURES = ("top1_error", "top5_error", "loss")
@@ -37,8 +40,19 @@ class Data:
     validation: int | None
 
     @property
+    def subset(self) -> tuple[int, ...]:
+        """The number of classes where the data are a subset of the data set, else nothing."""
+        return (self.info.classes,) if self.info.subset else ()
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a worker needs to load it, as plain JSON values; classes only of a subset."""
+        values = {"name": self.info.name, "root": self.root, "validation": self.validation}
+        return values | ({"classes": self.info.classes} if self.info.subset else {})
+
+    @property
     def train(self) -> int:
-        """How many images are trained on."""
+        """How many images are trained on; of a subset, about how many."""
         held_out = self.info.validation if self.validation is None else self.validation
         return self.info.train + self.info.validation - held_out
 
@@ -168,7 +182,9 @@ def most_epochs(study: Study) -> int:
     if not study.space.recipe:
         return study.recipe.epochs
     alike = study.recipe.epochs if study.scheduler.kind == "asha" else None
-    return check_recipes(study.space, study.document.value["recipe"], alike)
+    return check_recipes(
+        study.space, study.document.value["recipe"], alike, partial(_unfit, study.data, study.resources)
+    )
 
 
 def _space(fields: Fields, folder: FilePath) -> Space | None:
@@ -182,22 +198,20 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
     head = space.settings.get("head")
     if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
         fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")
-    if len(space.input) != 3:
-        fields.add("space", f"a study trains on images, but the networks of {space.name!r} are for video")
     return space
 
 
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
-    _check_batch(fields, recipe, data)
+    resources = _resources(fields.section("resources", None))
+    if data is not None:
+        for problem in _unfit(data, resources, recipe):
+            fields.problems.add(problem.path, problem.text)
+        _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
-    seeds, objectives, resources = (
-        _seeds(fields),
-        _objectives(fields, scheduler),
-        _resources(fields.section("resources", None), recipe),
-    )
+    seeds, objectives = _seeds(fields), _objectives(fields, scheduler)
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
@@ -254,7 +268,12 @@ def _data(fields: Fields) -> Data | None:
         return None
     _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
     root, held_out = options.text("root", None), options.integer("validation", None, high=10**9)
+    classes = options.integer("classes", None, high=10**9)
     options.close()
+    try:
+        info = datasets.get(info.name, classes)
+    except UserError as error:
+        options.add("classes", str(error))
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
         options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
@@ -262,6 +281,22 @@ def _data(fields: Fields) -> Data | None:
     if expanded and not os.path.isabs(expanded):
         expanded = os.path.abspath(expanded)
     return Data(info, expanded, held_out)
+
+
+def _unfit(data: Data, resources: Resources, recipe: Recipe) -> Iterator[Problem]:
+    """What is wrong with a recipe for these data on these devices."""
+    yield from unfit(data.info, recipe)
+    yield from unfit_batch(data.train, resources.workers, recipe)
+
+
+def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
+    if space is not None and len(space.input) != len(info.input):
+        kinds = {3: "images", 4: "videos"}
+        fields.add(
+            "space",
+            f"the networks of {space.name!r} are for {kinds[len(space.input)]}, but {info.name} holds "
+            f"{kinds[len(info.input)]}",
+        )
 
 
 def _scheduler(fields: Fields, epochs: int) -> Scheduler:
@@ -338,17 +373,7 @@ def _objectives(fields: Fields, scheduler: Scheduler) -> dict[str, str]:
     return objectives or {"top1_error": "min"}
 
 
-def _check_batch(fields: Fields, recipe: Recipe, data: Data | None) -> None:
-    """A batch cannot be larger than what there is to train on."""
-    if data is not None and recipe.batch > data.train:
-        fields.problems.add(
-            ("recipe", "batch"),
-            f"a batch of {recipe.batch} images, but {data.info.name} has {data.train} to train on; "
-            f"nearest: {data.train}",
-        )
-
-
-def _resources(fields: Fields, recipe: Recipe) -> Resources:
+def _resources(fields: Fields) -> Resources:
     cpu, gpu = fields.integer("cpu", 1, 1, 4096), fields.number("gpu", 0.0, 0.0, 1024.0)
     if gpu > 1 and gpu != int(gpu):
         fields.add(
@@ -362,18 +387,6 @@ def _resources(fields: Fields, recipe: Recipe) -> Resources:
     if cpu % workers:
         above = cpu + workers - cpu % workers
         fields.add("cpu", f"{cpu} cores cannot be divided by {workers} workers; nearest: {above}")
-    if recipe.batch % workers:
-        near = max(round(recipe.batch / workers), 1) * workers
-        fields.problems.add(
-            ("recipe", "batch"), f"{recipe.batch} images cannot be divided by {workers} workers; nearest: {near}"
-        )
-    elif workers > 1 and recipe.batch // workers < 2 * recipe.accumulate:
-        parts = f" in {recipe.accumulate} parts each" if recipe.accumulate > 1 else ""
-        fields.problems.add(
-            ("recipe", "batch"),
-            f"{recipe.batch} images leave less than two for each of {workers} workers{parts}, and batch "
-            f"normalisation needs two; nearest: {2 * workers * recipe.accumulate}",
-        )
     fields.close()
     return Resources(cpu, gpu, workers)
 
@@ -400,7 +413,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
             "about": space.about,
             "parameters": {p.name: str(p.domain) for p in space.parameters},
         },
-        "data": {"name": data.info.name, "root": data.root, "validation": data.validation, "about": data.info.about},
+        "data": data.key | {"about": data.info.about},
         "recipe": recipe_to_dict(study.recipe),
         "search": {
             "kind": study.search.kind,

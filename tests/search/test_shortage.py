@@ -61,7 +61,7 @@ def spec(folder: Path) -> dict[str, Any]:
     }
 
 
-def noise(name: str, root: str | None = None, validation: int | None = None) -> Any:
+def noise(name: str, *key: Any) -> Any:
     numbers = np.random.default_rng(1)
 
     class Noise:

@@ -38,7 +38,7 @@ CLOCK = ("seconds", "train_seconds", "images_per_second", "peak_memory", "starte
 class Noise:
     """Small random pictures, the same ones every time."""
 
-    def __init__(self, name: str, root: str | None = None, validation: int | None = None) -> None:
+    def __init__(self, name: str, *key: Any) -> None:
         numbers = np.random.default_rng(1)
         self.train, self.validation, self.test = (
             data.Split(numbers.integers(0, 256, (n, 3, 8, 8), np.uint8), numbers.integers(0, 6, n))

@@ -152,7 +152,8 @@ def plan_text(study: Study) -> str:
         f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.train:,} images "
         f"({plan['data']})",
         f"each takes {study.resources.cpu} CPU and {study.resources.gpu:g} GPU{processes}; "
-        f"scheduler {plan['scheduler']}; objectives {', '.join(f'{name} ({to})' for name, to in study.objectives.items())}",
+        f"scheduler {plan['scheduler']}; "
+        f"objectives {', '.join(f'{name} ({to})' for name, to in study.objectives.items())}",
     ]
     if plan["training_macs"] is not None:
         lines.append(f"{plan['training_macs']:.3g} multiply-adds of training in all, if no trial is stopped early")

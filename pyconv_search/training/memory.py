@@ -1,4 +1,4 @@
-"""How much memory a training takes at most."""
+"""How much memory a training takes at most, and how much there is."""
 
 from __future__ import annotations
 
@@ -35,3 +35,30 @@ def peak(device: torch.device) -> int:
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that can still be had on the device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [_meminfo(), _control_group()]
+    return min((amount for amount in found if amount is not None), default=None)
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _control_group() -> int | None:
+    """What is left of a container's limit (Linux, cgroup v2), whose files in memory could be given back."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        files = next(line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if "file " in line)
+    except (OSError, StopIteration):
+        return None
+    return None if limit == "max" else int(limit) - int(used) + int(files)

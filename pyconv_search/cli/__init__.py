@@ -158,13 +158,24 @@ def networks(
 
 
 @app.command()
-def plan(study: StudyFile, as_json: AsJson = False) -> None:
-    """What a study will run, before anything runs."""
-    from pyconv_search.cli import text
+def plan(
+    study: StudyFile,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Train some of the networks for seconds, to tell the hours.")
+    ] = True,
+    images_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Of training the median network: tells the hours without measuring."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a study will run, before anything runs, and the hours that it takes on a machine like this."""
+    from pyconv_search.cli import estimates, text
     from pyconv_search.study.study import load_study
 
     loaded = load_study(study)
-    print_out(text.plan_dict(loaded) if as_json else text.plan_text(loaded))
+    found = estimates.found(loaded, measure, images_per_second)
+    print_out(text.plan_dict(loaded, found) if as_json else text.plan_text(loaded, found))
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.search import TOKEN
 from pyconv_search.study.study import Study
 from pyconv_search.training import allocator
+from pyconv_search.training.estimate import parts
 
 CONNECT_SECONDS = 5.0
 
@@ -104,11 +104,6 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _parts(have: float, amount: float) -> int:
-    """How many shares of ``amount`` there are; a fraction is a share of one device, never of two halves."""
-    return math.floor(have) * math.floor(1 / amount + 1e-9) if amount < 1 else math.floor(have / amount)
-
-
 def room(study: Study) -> int:
     """How many trials of the study fit on the machines at once.
 
@@ -117,7 +112,7 @@ def room(study: Study) -> int:
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {kind: amount for kind, amount in (("CPU", study.resources.cpu), ("GPU", study.resources.gpu)) if amount}
-    fits = sum(min(_parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
+    fits = sum(min(parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
     if fits:
         return fits
     for kind, amount in wanted.items():

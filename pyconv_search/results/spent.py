@@ -34,3 +34,9 @@ def spent(store: Store) -> Spent:
 def planned(store: Store) -> dict[str, Any] | None:
     """The last event that says what the run will take; None where it was not estimated."""
     return next((event for event in reversed(store.events) if event["name"] == "planned"), None)
+
+
+def is_planned(store: Store, trials: int) -> bool:
+    """Whether a run of so many trials was estimated before."""
+    event = planned(store)
+    return event is not None and event["trials"] == trials

@@ -25,7 +25,7 @@ from rich.console import Console
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
 from pyconv_search.results.row import epoch_from_dict, row_from_dict
-from pyconv_search.results.spent import planned, spent
+from pyconv_search.results.spent import is_planned, spent
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search import planning
@@ -89,7 +89,7 @@ def run(
             )
         else:
             with connected(address), _signals(bridge):
-                if trial is Trial and not _is_planned(found, values["planned"]):
+                if trial is Trial and not is_planned(found, values["planned"]):
                     _plan(study, journal, bridge, console)
                 with Progress(work, values["planned"], console):
                     _tune(study, bridge, _scheduler(study, work), trial)
@@ -101,12 +101,6 @@ def run(
         store.write_tables(folder)
     complete = sum(row.status == "complete" for row in work.ended)
     return Outcome(folder, values["planned"], len(work.ended), complete, bridge.interrupted, strategy.shortfall)
-
-
-def _is_planned(found: store.Store, trials: int) -> bool:
-    """Whether an earlier start has estimated so many trials."""
-    event = planned(found)
-    return event is not None and event["trials"] == trials
 
 
 def _plan(study: Study, journal: Journal, bridge: Bridge, console: Console) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import io
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +40,8 @@ app.add_typer(benches.app, name="bench")
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
+Root = Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")]
+Classes = Annotated[int | None, typer.Option(help="A subset of so many classes lies there.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
 
 
@@ -98,6 +102,8 @@ def space_sample(
     for found in sample(space, n, seed):
         arch = found.architecture
         line = {"arch_id": arch.arch_id, "parameters": found.values, "architecture": to_dict(arch)}
+        if space.recipe:
+            line["recipe"] = space.overrides(found.values)
         print(json.dumps(line, sort_keys=True, separators=(",", ":")), flush=True)
 
 
@@ -155,6 +161,22 @@ def networks(
         return
     found = catalogue.published()
     print_out(catalogue.networks_dict(found) if as_json else catalogue.networks_text(found))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Every value of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The training recipes that have names: those of the papers, and a fast one for small images."""
+    from pyconv_search.cli import recipe_list
+
+    names = recipe_list.named(name)
+    if as_json:
+        found = [recipe_list.recipe_dict(each) for each in names]
+        print_out(found[0] if name else found)
+    else:
+        print_out(recipe_list.recipe_text(name) if name else recipe_list.recipes_text(names))
 
 
 @app.command()
@@ -235,15 +257,52 @@ def data_list(as_json: AsJson = False) -> None:
 @data_app.command("check")
 def data_check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set that `data list` names.")],
-    root: Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")] = None,
+    root: Root = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a data set in full and say what is in it."""
+    """Read a data set in full, every image of it, and say what is in it or which images are broken."""
     from pyconv_search.cli import text
     from pyconv_search.training import data
 
-    found = data.check(name, root)
+    with _progress("decoded") as progress:
+        found = data.check(name, root, classes, progress)
     print_out(dataclasses.asdict(found) if as_json else text.data_check_text(found))
+
+
+@data_app.command("pack")
+def data_pack(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set whose images are files, such as imagenet.")],
+    root: Root = None,
+    classes: Classes = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the pack; default: the data set's own with the suffix .pack.")
+    ] = None,
+    side: Annotated[int, typer.Option(min=8, max=8192, help="The shorter side of an image, in pixels, at most.")] = 256,
+    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; default: one a core.")] = None,
+) -> None:
+    """Pack a data set's images into one file, smaller and faster to decode; broken off, the same call goes on.
+
+    A pack beside the data set's folder is used from then on; elsewhere, give its folder as the data's root.
+    """
+    from pyconv_search.training import data
+
+    with _progress("packed") as progress:
+        found = data.make_pack(name, data.PackOrder(out, side, workers), root, classes, progress)
+    print(found)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, on a terminal alone, fed with how many images are done and how many there are."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(f"images {what}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _setting(device: str, dtype: str, channels_last: bool, instructions: str | None) -> Setting:

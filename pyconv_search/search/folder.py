@@ -21,7 +21,7 @@ from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
 
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
-IDENTITY = ("name", "data", "recipe", "network", "input", "classes", "computes_on")
+IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
 
 
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
@@ -33,12 +33,12 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
-    found = data.load(study.data.info.name, study.data.root, study.data.validation)
+    found = data.load(**study.data.key)
     known = candidates(study)
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
-    values["networks"] = [row.architecture.arch_id for row in known] or None
+    values["networks"] = [row.config for row in known] or None
     study = _located(study, Path(found.found_at))
-    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root, "train": study.data.train}
+    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root, "train": len(found.train)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.stat().st_size)

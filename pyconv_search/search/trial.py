@@ -5,7 +5,8 @@ A trial is described by a plain dictionary::
     {"trial": id, "name": str, "seed": int, "architecture": arch.spec.to_dict(…), "parameters": {…},
      "recipe": study.recipe.to_dict(…), "data": {"name": str, "root": str | None, "validation": int | None},
      "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None, "keep_weights": bool,
-     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"}}
+     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"},
+     "config": what names architecture and recipe in the study, "overrides": {…}, values of the recipe that are its own}
 
 Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
 """
@@ -29,13 +30,14 @@ from torch import Tensor
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
+from pyconv_search.models.scales import scale_allocation
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images
 from pyconv_search.search.outcome import blank_row, detail_of, device_name, environment, now, reason_of
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import checkpoint, data, device, loop, memory
 from pyconv_search.training.learner import Learner, make_learner
-from pyconv_search.training.source import to_device
+from pyconv_search.training.streaming import source_of
 from pyconv_search.training.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class Trial:
         self._device = device.find_device(spec["device"])
         self._settle()
         wanted = spec["data"]
-        self._data_key = (wanted["name"], wanted["root"], wanted["validation"])
+        self._data_key = images.key_of(wanted)
         images.check_fit(self._architecture, self._data())
         self._learner: Learner | None = self._fresh()
         self._resume()
@@ -119,7 +121,7 @@ class Trial:
         if self._best:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
-        scores = loop.evaluate(learner, to_device(found.test, found.info, self._device), view)
+        scores = loop.evaluate(learner, source_of(found.test, found.info, self._device, self._views), view)
         if self._folder and self.spec["keep_weights"]:
             path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
             checkpoint.save_weights(learner.evaluated, path, self._weights_metadata())
@@ -128,6 +130,7 @@ class Trial:
             test_loss=scores.loss,
             test_top1_error=scores.top1_error,
             test_top5_error=scores.top5_error,
+            scales=scale_allocation(learner.evaluated),
         )
         return self._end(row)
 
@@ -159,8 +162,12 @@ class Trial:
         *_, height, width = self._architecture.input
         return height, width
 
+    @property
+    def _views(self) -> int:
+        return self._recipe.clips * self._recipe.crops
+
     def _epoch(self, learner: Learner) -> Epoch:
-        train, held_out = images.on_device(*self._data_key, self._device)
+        train, held_out = images.on_device(self._data_key, self._device, self._views)
         memory.reset_peak(self._device)
         view = loop.view_of(learner, self.epochs_run, self._image)
         begun, before = time.perf_counter(), self._train_seconds

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,10 +18,12 @@ from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
+from pyconv_search.study.views import unfit
 
 MOST_TRIALS = 100_000
 MEASURES = ("top1_error", "top5_error", "loss")
@@ -36,8 +39,19 @@ class Data:
     validation: int | None
 
     @property
+    def subset(self) -> tuple[int, ...]:
+        """The number of classes where the data are a subset of the data set, else nothing."""
+        return (self.info.classes,) if self.info.subset else ()
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a worker needs to load it, as plain JSON values; classes only of a subset."""
+        values = {"name": self.info.name, "root": self.root, "validation": self.validation}
+        return values | ({"classes": self.info.classes} if self.info.subset else {})
+
+    @property
     def train(self) -> int:
-        """How many images are trained on."""
+        """How many images are trained on; of a subset, about how many."""
         held_out = self.info.validation if self.validation is None else self.validation
         return self.info.train + self.info.validation - held_out
 
@@ -112,6 +126,12 @@ class Study:
         """The objective that is measured, not computed, and that rungs and the verdict compare."""
         return next(name for name in self.objectives if name in MEASURES)
 
+    def recipe_of(self, values: Assignment) -> Recipe:
+        """The recipe of an assignment: the study's, with what the space's file replaces in it."""
+        if not self.space.recipe:
+            return self.recipe
+        return recipe_of(self.space, self.document.value["recipe"], values)
+
 
 def load_study(file: str | FilePath) -> Study:
     """The study in a YAML file, its space and its data set's description included.
@@ -133,7 +153,20 @@ def load_study(file: str | FilePath) -> Study:
     if study is None or space is None:
         raise UserError(f"{file}: is not a study")
     check(study.space, study.data.info.input, study.data.info.classes)
+    most_epochs(study)
     return study
+
+
+def most_epochs(study: Study) -> int:
+    """The largest number of epochs for which a network of the study may be trained.
+
+    Raises:
+        DocumentError: with every mistake of the recipes, at its place in the space's file.
+    """
+    if not study.space.recipe:
+        return study.recipe.epochs
+    alike = study.recipe.epochs if study.scheduler.kind == "asha" else None
+    return check_recipes(study.space, study.document.value["recipe"], alike, partial(unfit, study.data.info))
 
 
 def _space(fields: Fields, folder: FilePath) -> Space | None:
@@ -147,14 +180,16 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
     head = space.settings.get("head")
     if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
         fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")
-    if len(space.input) != 3:
-        fields.add("space", f"a study trains on images, but the networks of {space.name!r} are for video")
     return space
 
 
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
+    if data is not None:
+        for problem in unfit(data.info, recipe):
+            fields.problems.add(problem.path, problem.text)
+        _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
     seeds, objectives, resources = (
@@ -218,7 +253,12 @@ def _data(fields: Fields) -> Data | None:
         return None
     _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
     root, held_out = options.text("root", None), options.integer("validation", None, high=10**9)
+    classes = options.integer("classes", None, high=10**9)
     options.close()
+    try:
+        info = datasets.get(info.name, classes)
+    except UserError as error:
+        options.add("classes", str(error))
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
         options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
@@ -226,6 +266,16 @@ def _data(fields: Fields) -> Data | None:
     if expanded and not os.path.isabs(expanded):
         expanded = os.path.abspath(expanded)
     return Data(info, expanded, held_out)
+
+
+def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
+    if space is not None and len(space.input) != len(info.input):
+        kinds = {3: "images", 4: "videos"}
+        fields.add(
+            "space",
+            f"the networks of {space.name!r} are for {kinds[len(space.input)]}, but {info.name} holds "
+            f"{kinds[len(info.input)]}",
+        )
 
 
 def _scheduler(fields: Fields, epochs: int) -> Scheduler:
@@ -338,7 +388,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
             "about": space.about,
             "parameters": {p.name: str(p.domain) for p in space.parameters},
         },
-        "data": {"name": data.info.name, "root": data.root, "validation": data.validation, "about": data.info.about},
+        "data": data.key | {"about": data.info.about},
         "recipe": recipe_to_dict(study.recipe),
         "search": {
             "kind": study.search.kind,
@@ -356,6 +406,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),
+        "space_recipe": dict(space.recipe) or None,
         "input": list(data.info.input),
         "classes": data.info.classes,
         "published": published_to_dict(study.published),

@@ -125,13 +125,8 @@ def scaled(study: Study, rows: Sequence[Candidate], images_per_second: float, ro
     rates = []
     for row in rows:
         training = images_per_second * middle / row.cost.macs
-        rates.append(Rate(training, 3 * training / (2 if row_recipe(study, row).mirror else 1)))
+        rates.append(Rate(training, 3 * training / (2 if row.recipe.mirror else 1)))
     return _estimate(study, rows, rates, room, "")
-
-
-def row_recipe(study: Study, row: Candidate) -> Recipe:
-    """The recipe that a network is trained by."""
-    return study.recipe
 
 
 def _interpolated(rows: Sequence[Candidate], measured: Mapping[int, Rate], macs: int) -> Rate:
@@ -148,20 +143,21 @@ def _interpolated(rows: Sequence[Candidate], measured: Mapping[int, Rate], macs:
     return Rate(per_second("training"), per_second("evaluation"))
 
 
-def trial_seconds(data: Data, image: tuple[int, int], recipe: Recipe, rate: Rate) -> tuple[float, float]:
-    """The seconds of a trial's training, and of all of it; smaller images count by their pixels."""
-    pixels = [math.prod(resolution(recipe, epoch, image)) for epoch in range(recipe.epochs)]
-    training = sum(pixels) / math.prod(image) * data.train / rate.training
+def trial_seconds(data: Data, recipe: Recipe, rate: Rate) -> tuple[float, float]:
+    """The seconds of a trial's training, and of all of it.
+
+    Smaller images count by their pixels, an example of a video by its clips and crops.
+    """
+    *clip, height, width = data.info.input[1:]
+    pixels = [math.prod(resolution(recipe, epoch, (height, width))) for epoch in range(recipe.epochs)]
+    training = sum(pixels) / (height * width) * data.train / rate.training
     held_out = data.info.validation if data.validation is None else data.validation
-    return training, training + (recipe.epochs * held_out + data.info.test) / rate.evaluation
+    views = recipe.clips * recipe.crops if clip else 1
+    return training, training + views * (recipe.epochs * held_out + data.info.test) / rate.evaluation
 
 
 def _estimate(study: Study, rows: Sequence[Candidate], rates: Sequence[Rate], room: int, device: str) -> Estimate:
-    *_, height, width = study.data.info.input
-    each = [
-        trial_seconds(study.data, (height, width), row_recipe(study, row), rate)
-        for row, rate in zip(rows, rates, strict=True)
-    ]
+    each = [trial_seconds(study.data, row.recipe, rate) for row, rate in zip(rows, rates, strict=True)]
     trials = planned_trials(study, len(rows))
     share = trials / len(rows)
     training, everything = (share * sum(column) for column in zip(*each, strict=True))

@@ -107,14 +107,14 @@ class Constant:
             yield self.pixels, self.labels
 
 
-def random_source(architecture: Architecture, count: int, device: torch.device) -> Source:
-    """``count`` random images of the network's size on the device; clips of a video as one :class:`Constant` batch."""
+def random_source(architecture: Architecture, count: int, device: torch.device) -> Images:
+    """``count`` random images, or clips, of the network's size on the device."""
     generator = torch.Generator().manual_seed(0)
     channels, *size = architecture.input
     pixels = torch.randint(256, (count, channels, *size), dtype=torch.uint8, generator=generator).to(device)
     labels = torch.randint(architecture.classes, (count,), generator=generator).to(device)
     mean, std = (torch.full((channels, *[1] * len(size)), value, device=device) for value in (0.5, 0.25))
-    return (Images if len(size) == 2 else Constant)(pixels, labels, mean, std)
+    return Images(pixels, labels, mean, std)
 
 
 def ready(case: Case) -> Learner:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import pyconv_search
 
@@ -19,7 +20,15 @@ Said = tuple[int, str, str]
 
 @pytest.mark.parametrize(
     "words",
-    ["--help", "networks", "networks ps-resnet-50", "cost pyconvresnet-50+pyconvssd", "cost resnet3d-50 --json"],
+    [
+        "--help",
+        "networks",
+        "networks ps-resnet-50",
+        "cost pyconvresnet-50+pyconvssd",
+        "cost resnet3d-50 --json",
+        "recipes",
+        "recipes pyconv-imagenet --json",
+    ],
 )
 def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
     code = (
@@ -36,7 +45,7 @@ def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
 def test_help_names_every_command(command: Callable[..., Said]) -> None:
     status, said, _ = command("--help")
     assert status == 0
-    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data", "bench"):
+    for name in ("space", "cost", "networks", "recipes", "plan", "run", "status", "report", "data", "bench"):
         assert f"  {name} " in said
 
 
@@ -101,7 +110,8 @@ def test_shipped_spaces(command: Callable[..., Said], file: str) -> None:
     assert described["networks"] > 0
     assert set(described["costs"]) == {"params", "macs", "gmacs", "activations", "receptive_field"}
     status, out, _ = command("space", "sample", f"spaces/{file}", "-n", 2, "--seed", 1)
-    assert [set(json.loads(line)) for line in out.splitlines()] == [{"arch_id", "parameters", "architecture"}] * 2
+    keys = {"arch_id", "parameters", "architecture"} | ({"recipe"} if described["recipe"] else set())
+    assert [set(json.loads(line)) for line in out.splitlines()] == [keys] * 2
 
 
 def test_cost_of_a_preset_and_of_a_space_of_one(command: Callable[..., Said], tmp_path: Path) -> None:
@@ -123,10 +133,36 @@ def test_data(command: Callable[..., Said], tmp_path: Path) -> None:
     assert "fashion-mnist-small" in out
     assert "10,000" in out
     names = [row["name"] for row in json.loads(command("data", "list", "--json")[1])]
-    assert names == ["fashion-mnist-small", "fashion-mnist", "cifar10", "cifar100"]
+    assert names == [
+        "fashion-mnist-small",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "imagenet",
+        "imagenet-shapes",
+        "kinetics-400",
+        "kinetics-shapes",
+    ]
     status, out, _ = command("data", "check", "fashion-mnist-small")
     assert status == 0
     assert "fashion-mnist-small: ok" in out
+
+
+def test_data_in_files(command: Callable[..., Said], tmp_path: Path) -> None:
+    for split, images in (("train", 3), ("val", 2)):
+        for folder in ("n01440764", "n02102040"):
+            (tmp_path / "mine" / split / folder).mkdir(parents=True)
+            for i in range(images):
+                file = tmp_path / "mine" / split / folder / f"{folder}_{i}.JPEG"
+                Image.new("RGB", (40, 30), (i, 50, 100)).save(file)
+    place = ("imagenet", "--root", str(tmp_path / "mine"))
+    assert command("data", "check", *place)[2].startswith(f"error: {tmp_path}/mine/train: has 2 classes, but imagenet")
+    status, out, _ = command("data", "pack", *place, "--classes", "2", "--side", "20", "--workers", "1")
+    assert (status, out) == (0, f"{tmp_path}/mine.pack\n")
+    status, out, _ = command("data", "check", *place, "--classes", "2", "--json")
+    found = json.loads(out)
+    assert (status, found["found_at"], found["classes"]) == (0, f"{tmp_path}/mine.pack", 2)
+    assert [split["images"] for split in found["splits"]] == [5, 1, 4]
 
 
 def broken_archive(folder: Path) -> Path:
@@ -154,6 +190,11 @@ def broken_archive(folder: Path) -> Path:
         ("space sample spaces/pyconv_levels.yaml -n 0", 2, "-n"),
         ("cost spaces/pyconv_levels.yaml", 1, "holds 832 assignments, not one"),
         ("cost resnet51", 1, "unknown network 'resnet51'; did you mean resnet-50?"),
+        (
+            "recipes pyconv-imagnet",
+            1,
+            "no recipe is called 'pyconv-imagnet'; did you mean pyconv-imagenet?; there are: ",
+        ),
         ("plan nowhere.yaml", 1, "no such file"),
         ("run {dir}/empty.yaml", 1, "is empty"),
         ("run studies/quickstart.yaml --out {dir}", 1, "is not empty and not the folder of a run"),
@@ -164,6 +205,10 @@ def broken_archive(folder: Path) -> Path:
         ("data check cifar11", 1, "did you mean"),
         ("data check cifar10 --root {dir}/nothing", 1, "nothing"),
         ("data check cifar10 --root {dir}/cifar-10-binary.tar.gz", 1, "cifar-10-binary.tar.gz"),
+        ("data check imagenet --root {dir} --classes 1", 1, "classes is 1, but must be between 2 and 1,000"),
+        ("data pack cifar10", 1, "cifar10: is kept in memory, where nothing needs to be packed"),
+        ("data pack imagenet --root {dir}", 1, "has none of train/ and val/"),
+        ("data pack imagenet --side 2", 2, "--side"),
         ("frobnicate", 2, "No such command"),
         ("run", 2, "Missing argument"),
     ],

@@ -28,6 +28,7 @@ from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
+from pyconv_search.models.scales import scale_allocation
 from pyconv_search.models.sorting import sorted_sides
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, Row
@@ -65,7 +66,9 @@ class CountedDataSet:
         return self.held
 
 
-def noise(name: str, root: str | None = None, validation: int | None = None) -> CountedDataSet:
+def noise(
+    name: str, root: str | None = None, validation: int | None = None, classes: int | None = None
+) -> CountedDataSet:
     """Small random pictures, the same ones every time; each class has a brightness of its own."""
     numbers = np.random.default_rng(1)
 
@@ -128,10 +131,10 @@ def run(folder: Path, **other: Any) -> tuple[list[dict[str, Any]], dict[str, Any
     return [numbers_of(epoch) for epoch in epochs], numbers_of(row), weights_in(folder)
 
 
-def run_elsewhere(folder: Path, at: str = "") -> int:
+def run_elsewhere(folder: Path, at: str = "", **other: Any) -> int:
     """Run the trial in another process, which ends itself at ``at``; its exit status."""
     root = str(Path(pyconv_search.__file__).parents[1])
-    command = [sys.executable, __file__, json.dumps(spec(folder)), at]
+    command = [sys.executable, __file__, json.dumps(spec(folder, **other)), at]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, timeout=120).returncode
 
 
@@ -159,6 +162,90 @@ def test_another_process_gives_the_same(whole: Any, tmp_path: Path):
     assert run_elsewhere(tmp_path) == 0
     assert_same(([*whole[0]], whole[1], weights_in(tmp_path)), whole)
     assert json.loads((tmp_path / "row.json").read_text()) == json.loads(json.dumps(whole[1]))
+
+
+# Every value of a recipe that holds a state or draws random numbers.
+EVERYTHING = {
+    "accumulate": 2,
+    "schedule": "linear",
+    "decay_norms": False,
+    "clip": 1.0,
+    "ema": 0.9,
+    "zero_init": True,
+    "label_smoothing": 0.1,
+    "dropout": 0.3,
+    "cutout": 3,
+    "cutmix": 1.0,
+    "mixup": 0.5,
+    "mix": 0.7,
+    "resolution": 0.5,
+    "resolution_until": 0.6,
+    "mirror": True,
+    "select": "best",
+}
+OFTEN = {"every": 1, "minutes": 0.0, "keep": "last"}
+
+
+@pytest.mark.parametrize("other", [{"precision": "fp16"}, {"precision": "bf16", "crop": 0, "scale": (0.3, 1.0)}])
+def test_killed_at_any_step_equals_uninterrupted_whatever_the_recipe(tmp_path: Path, other: dict[str, Any]):
+    recipe = EVERYTHING | other
+    expected = run(tmp_path / "whole", recipe=recipe)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for limit in (4, 9, 10, 1000):
+        killed = run_elsewhere(folder, f"save {limit}", recipe=recipe, checkpoints=OFTEN)
+        assert killed == (0 if limit == 1000 else -signal.SIGKILL)
+    assert_same(([*expected[0]], expected[1], weights_in(folder)), expected)
+    assert json.loads((folder / "row.json").read_text()) == json.loads(json.dumps(expected[1]))
+    assert expected[1]["environment"]["precision"] == recipe["precision"]
+
+
+@pytest.mark.parametrize("dropped", [name for name in EVERYTHING if name not in ("mix", "resolution_until", "select")])
+def test_every_value_of_the_recipe_changes_the_course(tmp_path: Path, dropped: str):
+    recipe = EVERYTHING | {"epochs": 2, "precision": "fp32"}
+    rest = {name: value for name, value in recipe.items() if name != dropped}
+    found = [run(tmp_path / name, recipe=values)[0] for name, values in (("all", recipe), ("rest", rest))]
+    assert found[0] != found[1]
+
+
+def test_the_best_epoch_is_tested_and_saved_where_the_recipe_selects_it(tmp_path: Path):
+    # So high a rate that the last epoch is not the best one.
+    recipe = {"lr": 3.0, "schedule": "constant", "select": "best", "precision": "fp32"}
+    kept = {"every": 1, "minutes": 10.0, "keep": "all"}
+    epochs, row, weights = run(tmp_path / "best", recipe=recipe, checkpoints=kept)
+    errors = [epoch["val_top1_error"] for epoch in epochs]
+    best = errors.index(min(errors))
+    assert best < EPOCHS - 1
+    names = sorted(os.listdir(tmp_path / "best" / "checkpoints"))
+    assert names == [f"t1.epoch-{i + 1:03d}.safetensors" for i in range(EPOCHS)]
+    saved = checkpoint.load(tmp_path / "best" / "checkpoints" / names[best])
+    assert saved is not None
+    assert len(saved.history) == best + 1
+    assert all(torch.equal(saved.tensors[f"model/{name}"], tensor) for name, tensor in weights.items())
+    last = run(tmp_path / "last", recipe=recipe | {"select": "last"})
+    assert last[1]["val_top1_error"] == row["val_top1_error"] == errors[-1]
+    assert last[1]["test_loss"] != row["test_loss"]
+
+
+def test_checkpoints_are_as_rare_as_the_study_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written: list[int] = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: (written.append(len(state.history)), save(path, state)))
+    run(tmp_path / "three", checkpoints={"every": 3, "minutes": 10.0, "keep": "last"})
+    assert written == [3, 4]
+    written.clear()
+    run(tmp_path / "often", checkpoints=OFTEN)
+    per_epoch = loop.steps(97, 16)
+    assert written == [done for epoch in range(EPOCHS) for done in [epoch] * per_epoch + [epoch + 1]]
+
+
+def test_the_learning_curve_has_speed_and_memory(tmp_path: Path):
+    epochs: list[Epoch] = []
+    row = run_trial(spec(tmp_path), epochs.append)
+    assert all(epoch.images_per_second * epoch.seconds > 97 for epoch in epochs)
+    # PyTorch alone takes more than that, and no machine that runs this test has more.
+    assert all(50e6 < epoch.peak_memory < 1e12 for epoch in epochs)
+    assert row.peak_memory == max(epoch.peak_memory for epoch in epochs)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -301,7 +388,7 @@ def is_parameter(name: str) -> bool:
 
 
 def test_the_test_split_is_read_once_and_at_the_end_only(tmp_path: Path):
-    found = images.data_set("noise", None, None)
+    found = images.data_set("noise", None, None, None)
     subject = Trial(spec(tmp_path))
     while not subject.done:
         subject.advance()
@@ -314,7 +401,7 @@ def test_the_test_split_is_read_once_and_at_the_end_only(tmp_path: Path):
 
 
 def test_other_ends_do_not_read_the_test_split(tmp_path: Path):
-    found = images.data_set("noise", None, None)
+    found = images.data_set("noise", None, None, None)
     for end in (Trial.so_far, lambda subject: subject.fail(RuntimeError())):
         subject = Trial(spec(tmp_path))
         subject.advance()
@@ -334,6 +421,16 @@ def test_test_scores_are_those_of_the_test_split(tmp_path: Path):
         scores.top1_error,
         scores.top5_error,
     )
+
+
+def test_the_row_of_a_complete_trial_holds_the_scale_allocation_of_its_weights(tmp_path: Path):
+    row = run_trial(spec(tmp_path, architecture=to_dict(POLY_SCALE)))
+    model = pyconv_search.load_model(tmp_path / "weights" / "t1.safetensors")
+    assert len(row.scales) == 6
+    for layer, shares in scale_allocation(model).items():
+        assert row.scales[layer] == pytest.approx(shares)
+    assert set(row.scales["stages.0.0.conv1"]) == {f"3×3, dilation {d}" for d in (1, 2, 4)}
+    assert run_trial(spec(None, {"lr": 1e9, "warmup": 0.0, "precision": "fp32"})).scales == {}
 
 
 def test_a_row_that_is_lost_costs_no_training(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -536,7 +633,7 @@ def test_the_data_set_is_read_once_a_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(data, "load", lambda *key: (loads.append(key), noise(*key))[1])
     for seed in range(3):
         Trial(spec(seed=seed)).advance()
-    assert loads == [("noise", None, None)]
+    assert loads == [("noise", None, None, None)]
 
 
 def test_a_trial_that_has_ended_holds_no_model():
@@ -561,6 +658,8 @@ def _end_at(where: str) -> None:
 
     if where == "step":
         source.moved = kill_from(2 * 6 + 3, source.moved)
+    if where.startswith("save"):
+        checkpoint.save = kill_from(int(where.split()[1]), checkpoint.save)
     if where == "replace":
         files.os.replace = kill_from(3, os.replace)
 

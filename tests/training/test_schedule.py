@@ -7,7 +7,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.schedule import learning_rate
+from pyconv_search.training.schedule import learning_rate, resolution
 
 
 def rates(recipe: Recipe, per_epoch: int) -> list[float]:
@@ -70,3 +70,30 @@ def test_a_step_inside_the_warm_up_counts():
 def test_warm_up_may_last_as_long_as_the_training_or_longer(warmup: float):
     found = rates(Recipe(epochs=2, lr=1.0, warmup=warmup), 2)
     assert found == pytest.approx([(i + 1) / (2 * warmup) for i in range(4)])
+
+
+def test_linear_is_that_of_linear_lr():
+    recipe = Recipe(epochs=6, lr=0.1, schedule="linear")
+    expected = of_torch(lr_scheduler.LinearLR(optimizer(0.1), 1.0, 0.0, 30), 30)
+    assert rates(recipe, 5) == pytest.approx(expected, abs=1e-12)
+
+
+def test_constant_stays():
+    assert rates(Recipe(epochs=3, lr=0.2, schedule="constant", warmup=1), 2) == pytest.approx([0.1] + [0.2] * 5)
+
+
+def test_the_linear_rule():
+    # Goyal et al. 2017: 0.1 for 256 images is 3.2 for 8192.
+    assert Recipe(epochs=1, batch=8192, lr=0.1, lr_batch=256).peak == pytest.approx(3.2)
+    assert rates(Recipe(epochs=1, batch=64, lr=0.4, lr_batch=256, schedule="constant"), 2) == pytest.approx([0.1, 0.1])
+    assert Recipe(epochs=1, batch=8192, lr=0.1).peak == 0.1
+
+
+def test_resolution_grows_to_all_of_it():
+    recipe = Recipe(epochs=10, resolution=0.5, resolution_until=0.8)
+    assert [resolution(recipe, epoch, (32, 32))[0] for epoch in range(10)] == [16, 16, 20, 24, 24, 24, 28, 32, 32, 32]
+    large = [resolution(recipe, epoch, (224, 192)) for epoch in range(10)]
+    assert large[0] == (128, 96)
+    assert large[8:] == [(224, 192)] * 2
+    assert all(side % 32 == 0 for size in large for side in size)
+    assert resolution(Recipe(epochs=10), 0, (28, 28)) == (28, 28)

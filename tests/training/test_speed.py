@@ -84,12 +84,6 @@ def test_a_constant_batch_comes_again_and_again() -> None:
     assert len(constant) == 12
 
 
-def test_videos_are_timed_as_constant_clips() -> None:
-    source = speed.random_source(replace(small(), input=(3, 4, 16, 16)), 2, CPU)
-    assert isinstance(source, speed.Constant)
-    assert source.pixels.shape == (2, 3, 4, 16, 16)
-
-
 def test_both_modes_are_measured(case: speed.Case) -> None:
     found = list(speed.measure(case, 0.01, plain=True))
     assert [[(row.mode, row.what) for row in rows] for rows in found] == [

@@ -69,10 +69,10 @@ def against_plain(options: argparse.Namespace) -> None:
     print(f"\ntarget: ≥ {TARGETS[options.device]}\n")
     print("| network | batch | numbers | ratio, training | ratio, forward | ours, images/s | plain, images/s | MFU |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    rooflines = {}
+    rooflines, clock = {}, processor_clock if options.processor_time else None
     for name in options.networks:
         for case in _cases(name, options):
-            rows = {(row.mode, row.what): row for found in measure(case, options.seconds, True) for row in found}
+            rows = {(row.mode, row.what): row for found in measure(case, options.seconds, True, clock) for row in found}
             dtype = dtype_of(case)
             if dtype not in rooflines:
                 rooflines[dtype] = measure_roofline(case.device, dtype, min(3.0, options.seconds))
@@ -171,8 +171,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), help="of benchmarks.networks, or presets")
     parser.add_argument("--data", action="store_true", help="only what the data take")
-    parser.add_argument("--processor-time", action="store_true", help="of this process instead of the wall clock's for "
-                        "what the data take: on a machine that others use, with one thread")  # fmt: skip
+    parser.add_argument("--processor-time", action="store_true", help="of this process instead of the wall "
+                        "clock's: for one thread of a machine that others use")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, help="images of 128 px and more at once; default: 16, on CUDA 256")
     parser.add_argument("--small-batch", type=int, help="smaller images at once; default: 128, on CUDA 1024")

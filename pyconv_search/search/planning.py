@@ -19,7 +19,7 @@ LIMIT = 30.0
 
 
 def planned(study: Study, room: int, ending: Callable[[], bool]) -> dict[str, Any] | None:
-    """The estimate of a study as plain values, from a task with the resources of a trial; None once it is ``ending``.
+    """The estimate of a study as plain values, from a task with the resources of a worker; None once it is ``ending``.
 
     ``room``: how many trials fit on the machines at once.
 
@@ -34,7 +34,8 @@ def planned(study: Study, room: int, ending: Callable[[], bool]) -> dict[str, An
 def _measured(study: Study, specs: Sequence[dict[str, Any]], ending: Callable[[], bool]) -> dict[str, Any] | None:
     # Its process is not used for trials: the memory that it keeps would count as theirs.
     task = ray.remote(max_calls=1, max_retries=0)(rates)
-    options = {"num_cpus": study.resources.cpu, "num_gpus": study.resources.gpu}
+    workers = specs[0].get("workers", 1)
+    options = {"num_cpus": study.resources.cpu / workers, "num_gpus": study.resources.gpu / workers}
     answer, end = task.options(**options).remote(specs, SECONDS), time.monotonic() + LIMIT
     while not ray.wait([answer], timeout=0.2)[0]:
         if ending() or time.monotonic() > end:

@@ -9,6 +9,15 @@ from pathlib import Path
 import torch
 
 _SELF = Path("/proc/self")
+# What PyTorch says of memory that is not to be had, beside its own exception.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether ``error`` says that there is no more memory."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -37,7 +37,8 @@ def rates(specs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Measure the networks of trials, described as :mod:`pyconv_search.search.trial` has it, in ``seconds`` all in all.
 
     It takes longer where two steps of a few images do. Each is trained and evaluated alone, without torch.compile, on
-    random images in memory, in batches that double up to the recipe's while the time allows it.
+    random images in memory, in batches that double up to the recipe's while the time allows it. Of several workers of
+    a trial one is measured, as if none waited for another.
 
     Returns:
         ``device``: the processor's name; ``gpus``: how many there are; ``rates``: for each trial images per second in
@@ -53,9 +54,10 @@ def rates(specs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
         recipe = replace(recipes.from_dict(spec["recipe"]), compile="none", accumulate=1)
         case = Case(from_dict(spec["architecture"]), recipe, find_device(spec["device"]), spec["threads"])
         learner, share = ready(case), seconds / len(specs)
-        whole = recipes.from_dict(spec["recipe"])
-        training = _rate("training", case, learner, whole.batch // whole.accumulate, 0.75 * share)
-        found.append({"training": training, "evaluation": _rate("forward", case, learner, EVALUATED, 0.25 * share)})
+        whole, workers = recipes.from_dict(spec["recipe"]), spec.get("workers", 1)
+        training = _rate("training", case, learner, whole.batch // whole.accumulate // workers, 0.75 * share)
+        evaluation = _rate("forward", case, learner, EVALUATED, 0.25 * share)
+        found.append({"training": workers * training, "evaluation": workers * evaluation})
     device = find_device(specs[0]["device"])
     return {"device": processor(device), "gpus": torch.cuda.device_count(), "rates": found}
 

@@ -17,7 +17,7 @@ from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
-from pyconv_search.ops.timing import Spread, Times, clock_of, interleaved
+from pyconv_search.ops.timing import Clock, Spread, Times, clock_of, interleaved
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training import loop, memory
 from pyconv_search.training.augment import normalise
@@ -162,30 +162,34 @@ def plain_call(mode: str, case: Case, source: Source) -> Callable[[], object]:
     return action
 
 
-def measure(case: Case, seconds: float, plain: bool = False) -> Iterator[list[Speed]]:
+def measure(case: Case, seconds: float, plain: bool = False, clock: Clock | None = None) -> Iterator[list[Speed]]:
     """Time the MODES of a case one after the other, each for ``seconds`` or three rounds; with PLAIN if it is wanted.
+
+    ``clock``: another than the device's.
 
     Raises:
         UserError: if the images do not fit into the device's memory beside the network.
     """
     check_memory(case)
     try:
-        yield from _measured(case, seconds, plain)
+        yield from _measured(case, seconds, plain, clock or clock_of(case.device))
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+        if not memory.exhausted(error):
             raise
-        taken = memory.peak(case.device)
-        raise UserError(f"{_too_large(case)}, and there was no more after {taken / 1e9:.3g} GB: {error}") from None
+        said, taken = str(error).strip().splitlines()[-1:], memory.peak(case.device)
+        raise UserError(
+            f"{_too_large(case)}, and there was no more after {taken / 1e9:.3g} GB: {''.join(said)}"
+        ) from None
 
 
-def _measured(case: Case, seconds: float, plain: bool) -> Iterator[list[Speed]]:
+def _measured(case: Case, seconds: float, plain: bool, clock: Clock) -> Iterator[list[Speed]]:
     learner, source = ready(case), random_source(case.architecture, case.recipe.batch * case.steps, case.device)
     actions = {mode: {OURS: call(mode, case, learner, source)} for mode in MODES}
     peaks = {mode: _peak(actions[mode][OURS], case.device) for mode in MODES}
     for mode in MODES:
         if plain:
             actions[mode][PLAIN] = plain_call(mode, case, source)
-        times = interleaved(actions[mode], OURS, seconds=seconds, clock=clock_of(case.device))
+        times = interleaved(actions[mode], OURS, seconds=seconds, clock=clock)
         yield [_speed(mode, what, case, found, peaks[mode]) for what, found in times.items()]
 
 

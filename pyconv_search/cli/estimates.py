@@ -39,7 +39,8 @@ def found(study: Study, measure: bool, images_per_second: float | None) -> Found
         return Found()
     rows, cpus = tuple(estimate.networks(study)), os.cpu_count() or 1
     if images_per_second is not None:
-        room = estimate.room_on(study.resources, cpus, 1)
+        gpu = study.resources.gpu
+        room = estimate.parts(max(1, gpu), gpu) if gpu else estimate.room_on(study.resources, cpus, 0)
         return Found(rows, estimate.scaled(study, rows, images_per_second, room))
     from pyconv_search.training.rates import rates_apart
 
@@ -69,7 +70,10 @@ def found_lines(found: Found) -> list[str]:
         return [f"its hours are not known: {found.why}"] if found.why else []
     here = "no trial fits on this machine"
     if known.wall_seconds is not None:
-        here = f"{hours(known.wall_seconds)} on this machine, {count(known.concurrent, 'trial')} at a time"
+        where = "this machine"
+        if known.unit == "GPU" and not found.measured:
+            where = count(max(1, int(known.devices)), "GPU")
+        here = f"{hours(known.wall_seconds)} on {where}, {count(known.concurrent, 'trial')} at a time"
     how = f"measured on {known.device}: {listed(found.measured)}" if found.measured else "scaled from the rate given"
     return [
         f"{hours(known.device_seconds, known.unit)}; {here}; if no trial is stopped early or slows another",

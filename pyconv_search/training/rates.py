@@ -45,7 +45,7 @@ def rates(specs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
         ``training`` and in ``evaluation``.
 
     Raises:
-        UserError: if the device is not here, or a network does not fit into its memory.
+        UserError: if the device is not here.
     """
     if any(spec["device"] == "cuda" for spec in specs) and not torch.cuda.is_available():
         raise UserError("the trials take a GPU, but PyTorch finds none on this machine")

@@ -64,6 +64,9 @@ def test_the_table(command: Callable[..., Said], tiny_study: Callable[..., Path]
     assert sorted(line.split()[-1] for line in lines[-2:])[-1] == "~500"
     assert " core-hours; " in out
     assert "if no trial is stopped early or slows another\nscaled from the rate given" in out
+    _, shared, _ = command("plan", tiny_study(resources={"gpu": 0.25, "cpu": 64}, seeds=10), "--images-per-second", 500)
+    assert " on 1 GPU, 4 trials at a time" in shared
+    study = tiny_study()
     _, bare, _ = command("plan", study, "--no-measure")
     assert "images/s" not in bare
     assert "hours" not in bare

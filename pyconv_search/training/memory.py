@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 _SELF = Path("/proc/self")
+# The limit of a container (Linux, control groups version 2 and 1).
+_CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # What PyTorch says of memory that is not to be had, beside its own exception.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
 
@@ -71,3 +74,18 @@ def _control_group() -> int | None:
     except (OSError, StopIteration):
         return None
     return None if limit == "max" else int(limit) - int(used) + int(files)
+
+
+def total(device: torch.device) -> int:
+    """The bytes that there are: of the GPU as a whole, else what the machine, its container and limits leave."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    found += [] if soft == resource.RLIM_INFINITY else [soft]
+    for path in _CONTAINER:
+        try:
+            found.append(int(path.read_text()))
+        except (OSError, ValueError):  # no such limit, or "max"
+            continue
+    return min(found)

@@ -14,6 +14,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.report.page import render
 from pyconv_search.results import store
 from pyconv_search.search import planning, runner
+from pyconv_search.search.connection import connected
 from pyconv_search.search.runner import run
 from pyconv_search.study.study import Study, load_study
 
@@ -66,12 +67,14 @@ def test_a_run_goes_on_where_nothing_can_be_measured_and_asks_nothing_once_all_h
     assert run(toy(seeds=1), out, trial=fake).complete == 3
 
 
-def test_an_error_of_the_worker_is_told_and_an_interrupt_ends_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_worker_is_told_and_waiting_has_an_end(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     study = toy()
-    from pyconv_search.search.connection import connected
-
+    monkeypatch.setattr(planning.estimate, "to_measure", lambda study, rows: [{"device": "cpu"}])
     with connected(None):
-        specs = [{"device": "nowhere"}]
-        with pytest.raises(UserError, match="recipe"):
-            planning._measured(study, specs, lambda: False)
-        assert planning._measured(study, specs, lambda: True) is None
+        monkeypatch.setattr(planning, "LIMIT", 300.0)
+        with pytest.raises(UserError, match="recipe"):  # the key that this description lacks
+            planning.planned(study, 1, lambda: False)
+        assert planning.planned(study, 1, lambda: True) is None
+        monkeypatch.setattr(planning, "LIMIT", 0.0)
+        with pytest.raises(UserError, match="measuring took more than 0 seconds"):
+            planning.planned(study, 1, lambda: False)

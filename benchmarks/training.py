@@ -80,7 +80,9 @@ def against_plain(options: argparse.Namespace) -> None:
             mfu = Measured(name, "", case, tuple(rows.values()), rooflines[dtype]).mfu(ours)
             ratios = [_ratio(rows[mode, PLAIN].ratio) for mode in ("training", "forward")]
             rates = [f"{row.images_per_second:.4g}" for row in (ours, plain)]
-            _line(name, case.recipe.batch, str(dtype).removeprefix("torch."), *ratios, *rates, f"{mfu:.0%}")
+            # The roofline is timed by the wall clock, and would say nothing beside the time of one process.
+            share = "–" if options.processor_time else f"{mfu:.0%}"
+            _line(name, case.recipe.batch, str(dtype).removeprefix("torch."), *ratios, *rates, share)
 
 
 def _cases(name: str, options: argparse.Namespace) -> Iterator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pyconv_search.report.networks import networks
 from pyconv_search.report.page import render
 from pyconv_search.report.published import section
 from pyconv_search.report.recipes import differences
+from pyconv_search.report.scales import allocations
 from pyconv_search.report.sections import architectures, drawn, trials
 from pyconv_search.report.words import labels
 from pyconv_search.results.store import read
@@ -88,6 +90,18 @@ def test_a_network_is_drawn_once_whatever_its_recipes(examples: Any, tmp_path: A
     assert drawn(d, shown) == "Every architecture of the table is drawn."
     links = {line.cells[0].text: line.cells[0].link for line in architectures(d, shown).lines}
     assert links == {row.name: f"network-{row.arch_id[:16]}" for row in rows}
+
+
+def test_scales_are_told_of_each_recipe_by_itself(examples: Any, tmp_path: Any) -> None:
+    """What a layer's weights come to depends on how it was trained."""
+    rows = [
+        replace(row, scales={"stages.0.0.conv": {"3×3": row.parameters["lr"], "5×5": 1 - row.parameters["lr"]}})
+        for row in rows_of(examples, 1)
+    ]
+    d = digest(read(examples.write(tmp_path / "run", rows)))
+    found = {a.candidate.first.parameters["lr"]: a.shares["3×3"] for a in allocations(d)}
+    assert found == {lr: (pytest.approx(lr),) for lr in RATES}
+    assert allocations(d)[0].candidate is d.selected
 
 
 def test_a_configurations_own_recipe_is_held_against_the_papers(examples: Any, tmp_path: Any) -> None:

@@ -40,7 +40,8 @@ class Row:
     died, ``error`` – anything else, told in ``detail``). Validation figures are those of the last epoch run; test
     figures exist for complete trials alone, because the test split is read once, at the end. Errors are in percent,
     ``macs`` are multiply-adds for one image, ``activations`` and ``receptive_field`` as in
-    :mod:`pyconv_search.arch.cost`.
+    :mod:`pyconv_search.arch.cost`. ``peak_memory`` is the largest of its epochs. ``scales`` holds, for a complete
+    trial, the share of each scale (a kernel and its dilation) by layer, as in :mod:`pyconv_search.models.scales`.
     """
 
     trial: str
@@ -70,6 +71,7 @@ class Row:
     started: str = ""
     finished: str = ""
     resumed: int = 0
+    scales: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from torch import Tensor
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
+from pyconv_search.models.scales import scale_allocation
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images
 from pyconv_search.search.outcome import blank_row, detail_of, device_name, environment, now, reason_of
@@ -128,6 +129,7 @@ class Trial:
             test_loss=scores.loss,
             test_top1_error=scores.top1_error,
             test_top5_error=scores.top5_error,
+            scales=scale_allocation(learner.evaluated),
         )
         return self._end(row)
 

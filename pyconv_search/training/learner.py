@@ -70,7 +70,7 @@ def make_learner(model: nn.Module, recipe: Recipe, seed: int, device: torch.devi
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     averages = None
     if recipe.ema:
-        averages = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        averages = AveragedModel(model, multi_avg_fn=_average(recipe.ema), use_buffers=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(recipe, device) == "fp16")
     return Learner(
         model,
@@ -94,6 +94,22 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(
         groups, recipe.peak, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
     )
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def _average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """The exponential moving average of tensors of one type; counts and orders of channels are copied."""
+    floating = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            floating(averaged, current, count)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return update
 
 
 def compiled(model: nn.Module, recipe: Recipe) -> Callable[[Tensor], Any]:

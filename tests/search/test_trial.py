@@ -28,6 +28,7 @@ from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
+from pyconv_search.models.scales import scale_allocation
 from pyconv_search.models.sorting import sorted_sides
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, Row
@@ -418,6 +419,16 @@ def test_test_scores_are_those_of_the_test_split(tmp_path: Path):
         scores.top1_error,
         scores.top5_error,
     )
+
+
+def test_the_row_of_a_complete_trial_holds_the_scale_allocation_of_its_weights(tmp_path: Path):
+    row = run_trial(spec(tmp_path, architecture=to_dict(POLY_SCALE)))
+    model = pyconv_search.load_model(tmp_path / "weights" / "t1.safetensors")
+    assert len(row.scales) == 6
+    for layer, shares in scale_allocation(model).items():
+        assert row.scales[layer] == pytest.approx(shares)
+    assert set(row.scales["stages.0.0.conv1"]) == {f"3×3, dilation {d}" for d in (1, 2, 4)}
+    assert run_trial(spec(None, {"lr": 1e9, "warmup": 0.0, "precision": "fp32"})).scales == {}
 
 
 def test_a_row_that_is_lost_costs_no_training(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

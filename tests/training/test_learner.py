@@ -100,6 +100,17 @@ def test_averaged_weights_are_evaluated():
     assert averaged.loss == pytest.approx(functional.cross_entropy(logits, data.labels).item(), rel=1e-5)
 
 
+def test_counts_and_orders_are_copied_into_the_averages():
+    learner = make_learner(residual(pattern=[1, 2, 1, 4]), replace(PLAIN, ema=0.7), 0, CPU)
+    data = images()
+    for _ in range(5):
+        loop.train(learner, data, loop.view_of(learner, 0, SIZE))
+    ours, theirs = learner.evaluated.state_dict(), learner.model.state_dict()
+    whole = [name for name, tensor in theirs.items() if not tensor.is_floating_point()]
+    assert any(name.endswith("order_in") for name in whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in whole)
+
+
 @pytest.mark.parametrize("alphas", [{"cutmix": 1.0}, {"mixup": 0.7}])
 def test_mixed_images_are_trained_on_mixed_labels(alphas: dict[str, float]):
     data, recipe = images(), replace(PLAIN, label_smoothing=0.1, **alphas)

@@ -36,14 +36,17 @@ from pyconv_search.search.outcome import blank_row, detail_of, device_name, envi
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import checkpoint, data, device, loop, memory
 from pyconv_search.training.learner import Learner, make_learner
-from pyconv_search.training.source import to_device
-from pyconv_search.training.tally import Tally
+from pyconv_search.training.source import Source, View, to_device
+from pyconv_search.training.tally import Scores, Tally
 
 _log = logging.getLogger(__name__)
 
 
 class Trial:
     """A trial that is run epoch by epoch, and ended by :meth:`finish` or :meth:`fail`.
+
+    ``begun`` is what was trained of the next epoch, as in :class:`Checkpoint`, ``train_seconds`` wall time of training
+    alone; ``together`` says how many trials were trained in one stack with it at most.
 
     Where the run folder holds a checkpoint of this trial it goes on from there; one that is damaged, or of another
     training, is set aside. Raises UserError when the run folder, the data set or the device is not there, or when the
@@ -53,8 +56,9 @@ class Trial:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.history: list[Epoch] = []
-        self._started, self._resumed, self._train_seconds = now(), 0, 0.0
-        self._begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
+        self._started, self._resumed, self.train_seconds = now(), 0, 0.0
+        self.begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
+        self.together = 1
         self._best: dict[str, Tensor] = {}
         self._timed = 0.0
         self._row: Row | None = None
@@ -62,7 +66,7 @@ class Trial:
         self._recipe = recipes.from_dict(spec["recipe"])
         self._architecture = from_dict(spec["architecture"])
         self._device = device.find_device(spec["device"])
-        self._settle()
+        self.settle()
         wanted = spec["data"]
         self._data_key = (wanted["name"], wanted["root"], wanted["validation"])
         images.check_fit(self._architecture, self._data())
@@ -86,21 +90,29 @@ class Trial:
             Diverged: if a loss is not finite.
             UserError: if the checkpoint cannot be written.
         """
-        learner = self._alive()
+        learner = self.learner
         if self.done:
             raise ValueError(f"trial {self.spec['trial']} has run all of its {self._recipe.epochs} epochs")
-        self._settle()
+        self.settle()
         try:
             epoch = self._epoch(learner)
         except BaseException:
             self._learner = None  # Trained by a part of an epoch: to go on with it would be another training.
             raise
-        self.history.append(epoch)
-        self._begun = (0, (0.0, 0.0, 0.0, 0.0))
-        self._remember(learner)
-        if self.done or self.epochs_run % self.spec["checkpoints"]["every"] == 0:
-            self._save(learner)
+        self.note(epoch)
         return epoch
+
+    def note(self, epoch: Epoch) -> None:
+        """Take an epoch that was trained and validated for one of this trial; write a checkpoint where it is due.
+
+        Raises:
+            UserError: if the checkpoint cannot be written.
+        """
+        self.history.append(epoch)
+        self.begun = (0, (0.0, 0.0, 0.0, 0.0))
+        self._remember(self.learner)
+        if self.done or self.epochs_run % self.spec["checkpoints"]["every"] == 0:
+            self.save()
 
     def finish(self) -> Row:
         """The row of the complete trial. The test split is read here, once; asked again, it is the same row.
@@ -115,8 +127,8 @@ class Trial:
             return self._row
         if not self.done:
             raise ValueError(f"trial {self.spec['trial']} has run {self.epochs_run} of {self._recipe.epochs} epochs")
-        self._settle()
-        learner, found = self._alive(), self._data()
+        self.settle()
+        learner, found = self.learner, self._data()
         if self._best:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
@@ -147,10 +159,13 @@ class Trial:
     def _data(self) -> data.DataSet:
         return images.data_set(*self._data_key)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Let this process compute as the trial is described."""
         device.settle(self._device, self.spec["threads"], self._recipe.deterministic)
 
-    def _alive(self) -> Learner:
+    @property
+    def learner(self) -> Learner:
+        """What is trained; ValueError after the end of the trial."""
         if self._learner is None:
             raise ValueError(f"trial {self.spec['trial']} has ended")
         return self._learner
@@ -162,40 +177,60 @@ class Trial:
         return height, width
 
     def _epoch(self, learner: Learner) -> Epoch:
-        train, held_out = images.on_device(*self._data_key, self._device)
+        train, held_out = self.sources
         memory.reset_peak(self._device)
-        view = loop.view_of(learner, self.epochs_run, self._image)
-        begun, before = time.perf_counter(), self._train_seconds
+        view = self.view
+        begun, before = time.perf_counter(), self.train_seconds
         self._timed = begun
 
         def watch(step: int, tally: Tally) -> None:
             if time.perf_counter() - self._timed > 60 * self.spec["checkpoints"]["minutes"]:
                 self._count_time()
-                self._save(learner, (step, tally.plain()))
+                self.save((step, tally.plain()))
                 self._timed = time.perf_counter()
 
-        seen = loop.train(learner, train, view, self._begun, watch)
+        seen = loop.train(learner, train, view, self.begun, watch)
         self._count_time()
-        found = loop.evaluate(learner, held_out, replace(view, size=self._image))
-        fresh = len(train) - self._begun[0] * self._recipe.batch
+        found = loop.evaluate(learner, held_out, self.whole_view)
+        return self.epoch_of(seen, found, time.perf_counter() - begun, self.train_seconds - before)
+
+    @property
+    def sources(self) -> tuple[Source, Source]:
+        """The images to train on and those to validate with."""
+        return images.on_device(*self._data_key, self._device)
+
+    @property
+    def view(self) -> View:
+        """How the next epoch looks at the images it trains on."""
+        return loop.view_of(self.learner, self.epochs_run, self._image)
+
+    @property
+    def whole_view(self) -> View:
+        """How the images to validate with are looked at."""
+        return replace(self.view, size=self._image)
+
+    def epoch_of(self, seen: Scores, found: Scores, seconds: float, training: float) -> Epoch:
+        """The next epoch, which took so many seconds in all, and so many to train."""
+        train, _ = self.sources
+        fresh = len(train) - self.begun[0] * self._recipe.batch
         return Epoch(
             trial=self.spec["trial"],
             epoch=self.epochs_run + 1,
-            lr=loop.first_rate(learner, train, self.epochs_run),
+            lr=loop.first_rate(self.learner, train, self.epochs_run),
             train_loss=seen.loss,
             train_top1_error=seen.top1_error,
             val_loss=found.loss,
             val_top1_error=found.top1_error,
             val_top5_error=found.top5_error,
-            seconds=time.perf_counter() - begun,
-            images_per_second=max(fresh, 0) / (self._train_seconds - before),
+            seconds=seconds,
+            images_per_second=max(fresh, 0) / training,
             peak_memory=memory.peak(self._device),
         )
 
     def _count_time(self) -> None:
         """Add the time since the last count to that of training."""
         now = time.perf_counter()
-        self._train_seconds, self._timed = self._train_seconds + now - self._timed, now
+        self.train_seconds, self._timed = self.train_seconds + now - self._timed, now
 
     def _remember(self, learner: Learner) -> None:
         """Keep the weights of the best epoch so far, the first of equals, where the recipe selects it."""
@@ -224,31 +259,32 @@ class Trial:
                 return
             if (found.trial, found.plan) != (self.spec["trial"], plan_of(self.spec)):
                 raise checkpoint.DamagedCheckpoint(f"{path}: the checkpoint of another training")
-            checkpoint.restore(found, self._alive())
+            checkpoint.restore(found, self.learner)
         except checkpoint.DamagedCheckpoint as reason:
             checkpoint.set_aside(path, reason)
             self._learner = self._fresh()
             return
         self.history = list(found.history)
-        self._started, self._train_seconds = found.started, found.train_seconds
-        self._resumed = found.resumed + 1
-        self._begun = found.begun
+        self._started, self.train_seconds = found.started, found.train_seconds
+        self._resumed, self.together = found.resumed + 1, found.numbers.get("together", 1)
+        self.begun = found.begun
         self._best = {name: tensor.to(self._device) for name, tensor in found.best.items()}
 
-    def _save(self, learner: Learner, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
+    def save(self, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
+        """Write the checkpoint; ``begun`` as in :class:`Checkpoint`. UserError if it cannot be written."""
         path = self._checkpoint
         if path is None:
             return
-        tensors, numbers = checkpoint.state_of(learner)
+        tensors, numbers = checkpoint.state_of(self.learner)
         state = checkpoint.Checkpoint(
             trial=self.spec["trial"],
             plan=plan_of(self.spec),
             history=tuple(self.history),
             resumed=self._resumed,
             started=self._started,
-            train_seconds=self._train_seconds,
+            train_seconds=self.train_seconds,
             tensors=tensors,
-            numbers=numbers,
+            numbers=numbers | {"together": self.together},
             begun=begun,
             best=self._best,
         )
@@ -269,11 +305,12 @@ class Trial:
         row = replace(
             blank_row(self.spec, status, reason, detail),
             epochs=self.epochs_run,
-            train_seconds=self._train_seconds,
+            train_seconds=self.train_seconds,
             device=device_name(self._device),
             started=self._started,
             resumed=self._resumed,
-            environment=environment(device.precision(self._recipe, self._device)),
+            environment=environment(device.precision(self._recipe, self._device))
+            | ({"together": str(self.together)} if self.together > 1 else {}),
         )
         if not self.history:
             return row
@@ -283,7 +320,7 @@ class Trial:
             val_loss=last.val_loss,
             val_top1_error=last.val_top1_error,
             val_top5_error=last.val_top5_error,
-            images_per_second=seen / self._train_seconds,
+            images_per_second=seen / self.train_seconds,
             peak_memory=max(epoch.peak_memory for epoch in self.history),
         )
 

@@ -156,6 +156,12 @@ class Trial:
         traceback.clear_frames(error.__traceback__)  # They hold tensors.
         return self._row or self._end(self._ended("failed", reason_of(error), detail_of(error)))
 
+    def close(self) -> None:
+        """Give back the memory of a trial that will not go on here; whoever shares the device can have it."""
+        self._learner = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _data(self) -> data.DataSet:
         return images.data_set(*self._data_key)
 
@@ -325,9 +331,8 @@ class Trial:
         )
 
     def _end(self, row: Row) -> Row:
-        self._row, self._learner = row, None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._row = row
+        self.close()
         return row
 
 

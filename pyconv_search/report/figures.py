@@ -105,16 +105,16 @@ def curves(digest: Digest) -> list[Curve]:
 def tradeoff(digest: Digest) -> str:
     """Mean error with 95 % t bars against cost, each seed a faint dot, the front a step line; as SVG."""
     shown = points(digest)
-    with _figure(6.4, 4.3) as figure:
+    with canvas(6.4, 4.3) as figure:
         axes = figure.add_axes((0.1, 0.13, 0.87, 0.77))
         _cost_axis(axes, digest, [point.x for point in shown])
         axes.set_ylabel(f"{digest.accuracy.title.capitalize()}, validation ({digest.accuracy.unit})")
         _marks(axes, shown)
         if digest.store.study["objectives"].get(digest.cost.key) != "max":
             _step(axes, [p for p in shown if p.kind != "short"])
-        _legend(axes)
+        legend(axes)
         _labels(axes, _labelled(digest, shown))
-        return embeddable(_svg(figure), "tradeoff", *_tradeoff_words(digest, shown))
+        return embeddable(svg_text(figure), "tradeoff", *_tradeoff_words(digest, shown))
 
 
 def learning(digest: Digest) -> str:
@@ -122,7 +122,7 @@ def learning(digest: Digest) -> str:
     from matplotlib.ticker import MaxNLocator
 
     found = curves(digest)
-    with _figure(5.0, 4.3) as figure:
+    with canvas(5.0, 4.3) as figure:
         axes = figure.add_axes((0.125, 0.13, 0.845, 0.77))
         axes.set_xlabel("Epoch")
         axes.set_ylabel("Top-1 error (%)")
@@ -130,12 +130,12 @@ def learning(digest: Digest) -> str:
         for name, colour, dash in (("train", VERMILION, (0, (4, 2))), ("val", BLUE, "-")):
             _curve(axes, found, name, colour, dash)
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
-        _grid(axes)
-        _legend(axes)
+        grid(axes)
+        legend(axes)
         name = printable(digest.selected.name) if digest.selected else "none"
         title = f"Learning curves of {clipped(name, 60)}"
         words = f"Training and validation top-1 error in percent by epoch, {count(len(found), 'seed')}."
-        return embeddable(_svg(figure), "learning", title, words)
+        return embeddable(svg_text(figure), "learning", title, words)
 
 
 def _point(digest: Digest, c: Candidate) -> Point:
@@ -152,7 +152,8 @@ def _plotted(value: float) -> float:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def canvas(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of so many inches, in the report's style."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -165,7 +166,8 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         yield figure
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
+    """The figure as matplotlib writes it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue().decode("utf-8")
@@ -184,10 +186,11 @@ def _cost_axis(axes: Axes, digest: Digest, xs: Sequence[float]) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(x=0.08, y=0.1)
-    _grid(axes)
+    grid(axes)
 
 
-def _grid(axes: Axes) -> None:
+def grid(axes: Axes) -> None:
+    """Faint lines behind all else."""
     axes.grid(True, which="major", color=GREY, linewidth=0.4, alpha=0.35)
     axes.set_axisbelow(True)
 
@@ -239,7 +242,8 @@ def _curve(axes: Axes, found: Sequence[Curve], name: str, colour: str, dash: Any
     axes.plot(shared, mean, color=colour, lw=1.8, ls=dash, marker=marker, ms=5, label=word)
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
+    """The names of what is drawn, in a line above the axes; nothing where nothing has a name."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
             loc="lower left",

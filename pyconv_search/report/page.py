@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pyconv_search.report import figures, published, sections
+from pyconv_search.report import figures, published, scales, sections
 from pyconv_search.report.digest import Digest, digest
 from pyconv_search.report.networks import networks
 from pyconv_search.report.words import clipped, count, parameters, short
@@ -70,6 +70,7 @@ def _context(d: Digest) -> dict[str, Any]:
         "tradeoff": Markup(figures.tradeoff(d)) if figures.points(d) else None,
         "learning": Markup(figures.learning(d)) if figures.curves(d) else None,
         "drawings": networks(d),
+        "allocations": [(a, Markup(scales.allocation_figure(a, i))) for i, a in enumerate(scales.allocations(d))],
         "markup": Markup,
         "csv": sections.data_uri(table) if d.store.rows else None,
         "sections": sections,

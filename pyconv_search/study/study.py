@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problems, SpecError, integer, kind_of, suggestion
+from pyconv_search.fields import Fields, Problems, SpecError, integer, kind_of, shown, suggestion
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
@@ -67,10 +67,15 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial takes: CPU cores (also its number of threads) and GPUs, which may be a fraction of one."""
+    """What one trial takes: CPU cores (also its number of threads) and GPUs, which may be a fraction of one.
+
+    Up to ``together`` trials that differ in their seed alone share them, trained in one process; 0: as many as are
+    measured to be faster than one after the other.
+    """
 
     cpu: int = 1
     gpu: float = 0.0
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,12 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         _objectives(fields, scheduler),
         _resources(fields.section("resources", None)),
     )
+    if resources.together != 1 and scheduler.kind != "none":
+        fields.problems.add(
+            ("resources", "together"),
+            f"trains the seeds of a network epoch by epoch at once, and {scheduler.kind} would stop some of them; "
+            "nearest: together: 1, or scheduler: none",
+        )
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
@@ -312,8 +323,19 @@ def _resources(fields: Fields) -> Resources:
         )
     if gpu > 1:
         fields.add("gpu", f"a trial trains on one GPU at most, but got {gpu:g}; nearest: 1")
+    together = _together(fields)
     fields.close()
-    return Resources(cpu, gpu)
+    return Resources(cpu, gpu, together)
+
+
+def _together(fields: Fields) -> int:
+    """A number of trials, or ``auto``, which is 0."""
+    given = fields.take("together", 1)
+    if isinstance(given, str):
+        if given != "auto":
+            fields.add("together", f"must be a number of trials, or auto, but got {shown(given)}")
+        return 0
+    return integer(given, (*fields.path, "together"), fields.problems, 1, 1000)
 
 
 def _checkpoints(fields: Fields) -> Checkpoints:
@@ -350,7 +372,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "scheduler": {"kind": study.scheduler.kind, "grace": study.scheduler.grace, "factor": study.scheduler.factor},
         "seeds": list(study.seeds),
         "objectives": dict(study.objectives),
-        "resources": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
+        "resources": asdict(study.resources) | {"together": study.resources.together or "auto"},
         # Sums of floating-point numbers depend on what adds them up.
         "computes_on": "cuda" if study.resources.gpu else f"cpu, {study.resources.cpu} threads",
         "weights": "keep" if study.keep_weights else "discard",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv_search.cli.columns import table
+from pyconv_search.results import verdicts
 from pyconv_search.results.store import Store
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text
@@ -184,6 +185,7 @@ def status_text(store: Store) -> str:
         f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
         f"{s['failed']} failed",
     ]
+    lines += [f"  trained together? {verdict}" for verdict in verdicts.read(store.folder).values()]
     lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"

@@ -30,6 +30,7 @@ from pyconv_search.search import folder as folders
 from pyconv_search.search.actor import Steps, make_actor, make_group_actor
 from pyconv_search.search.connection import connected, room
 from pyconv_search.search.ledger import MEASURES
+from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.strategies import make_strategy
@@ -80,8 +81,7 @@ def run(
         journal.append_event("start", command=command, time=now(), **folders.provenance(study))
         strategy = make_strategy(study, folder, found.rows, found.curve)
         work = Work(study, strategy, journal, found, retry_failed)
-        together = study.resources.together
-        bridge = Bridge(work, one if together == 1 else lambda network: together)
+        bridge = Bridge(work)
         console = console or Console(stderr=True)
         if not work.more():
             console.print(
@@ -93,6 +93,8 @@ def run(
                 _signals(bridge),
                 Progress(work, values["planned"], console),
             ):
+                if study.resources.together != 1:
+                    bridge.most = sizes(study, work, console, lambda: bridge.ending)
                 while work.more() and not bridge.ending:  # Groups that were lost are queued again at the end.
                     _tune(study, bridge, _scheduler(study, work), trial)
         if bridge.abort:
@@ -104,22 +106,18 @@ def run(
     return Outcome(folder, values["planned"], len(work.ended), complete, bridge.interrupted, strategy.shortfall)
 
 
-def one(network: Candidate) -> int:
-    """Every trial by itself."""
-    return 1
-
-
 class Bridge(Searcher):
     """Hands trials from :class:`Work` to Tune and results back; also what tells Tune to stop.
 
-    What Tune calls a trial is a group of ours, of ``most`` trials of a network. A trial whose worker died
-    LOST_WORKER_RETRIES + 1 times becomes a failed row, and of a group each is tried by itself; one that is under way
-    when the run is interrupted gets no row, and continues from its checkpoint in the next run.
+    What Tune calls a trial is a group of so many of ours as ``most`` says of their network, where it is set. A trial
+    whose worker died LOST_WORKER_RETRIES + 1 times becomes a failed row, and those of a group are tried one by one. One
+    that is under way when the run is interrupted gets no row, and continues from its checkpoint in the next run.
     """
 
-    def __init__(self, work: Work, most: Callable[[Candidate], int] = one) -> None:
+    def __init__(self, work: Work) -> None:
         super().__init__()
-        self.work, self._most = work, most
+        self.work = work
+        self.most: Callable[[Candidate], int] | None = None
         self.interrupted = False
         self.abort = ""
         self._specs: dict[str, list[dict[str, Any]]] = {}
@@ -132,11 +130,11 @@ class Bridge(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         specs: list[dict[str, Any]] = []
         with self._orderly():
-            specs = [] if self.ending else self.work.next_group(self._most)
+            specs = [] if self.ending else self.work.next_group(self.most or (lambda network: 1))
         if not specs:
             return Searcher.FINISHED  # type: ignore[return-value]  # a word of Tune's that its own annotation forgets
         self._specs[trial_id] = specs
-        return {"spec": json.dumps(specs[0] if self._most is one else specs)}
+        return {"spec": json.dumps(specs if self.most else specs[0])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._orderly():

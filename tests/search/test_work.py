@@ -108,7 +108,7 @@ def test_trials_that_were_lost_together_run_by_themselves(begin: Callable[..., t
     specs = work.next_group(lambda row: 2)
     work.end(blank_row(specs[0], "failed", "nan", ""))
     work.put_back(specs)
-    assert [trial for trial in work.running] == []
+    assert list(work.running) == []
     rest = []
     while group := work.next_group(lambda row: 2):
         rest.append([(spec["parameters"]["width"], spec["seed"]) for spec in group])

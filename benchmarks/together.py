@@ -79,8 +79,9 @@ def main() -> None:
                 device, apart, stacked = race(specs(arch, options), *resources)
                 ratios = sorted(one / other for one, other in zip(apart, stacked, strict=True))
                 print(
-                    f"| {kind}, {device} | {cost(arch).macs / 1e6:.2f} | {median(apart):,.0f} | {median(stacked):,.0f} | "
-                    f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |",
+                    f"| {kind}, {device} | {cost(arch).macs / 1e6:.2f} "
+                    f"| {median(apart):,.0f} | {median(stacked):,.0f} "
+                    f"| {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |",
                     flush=True,
                 )
 

@@ -173,6 +173,7 @@ def status_dict(store: Store) -> dict[str, Any]:
         **{status: counts[status] for status in ("complete", "stopped", "failed")},
         "under_way": under_way,
         "last_event": last,
+        "together": [verdict.told() for verdict in verdicts.read(store.folder).values()],
     }
 
 
@@ -185,7 +186,7 @@ def status_text(store: Store) -> str:
         f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
         f"{s['failed']} failed",
     ]
-    lines += [f"  trained together? {verdict}" for verdict in verdicts.read(store.folder).values()]
+    lines += [f"  seeds together? {verdict}" for verdict in verdicts.read(store.folder).values()]
     lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from pyconv_search.results import files
 
 FILE = "together.json"
-# The stack has to be faster by so much: rounds of one measurement are up to 5 % apart on a shared machine, and at the end
-# of a study fewer and longer pieces of work leave more cores idle.
+# The stack has to be faster by so much: rounds of one measurement are up to 5 % apart on a shared machine, and at the
+# end of a study fewer and longer pieces of work leave more cores idle.
 MARGIN = 1.1
 
 
@@ -46,6 +47,10 @@ class Verdict:
         slowest = max(one / other for one, other in zip(self.apart, self.stacked, strict=True))
         return self.size if self.ratio <= 1 / MARGIN and slowest < 1 else 1
 
+    def told(self) -> dict[str, Any]:
+        """As plain values, with what follows from it."""
+        return {**asdict(self), "together": self.together}
+
     def __str__(self) -> str:
         where = f"{self.name} on {self.device}, {self.processes} at a time"
         if self.failure:
@@ -57,11 +62,9 @@ class Verdict:
 def read(folder: Path) -> dict[str, Verdict]:
     """The verdicts of a run by their key; none where the file is missing or damaged, as they can be measured again."""
     try:
-        found = json.loads((folder / FILE).read_bytes())
-        verdicts = [
-            Verdict(**{**values, "apart": tuple(values["apart"]), "stacked": tuple(values["stacked"])})
-            for values in found["verdicts"]
-        ]
+        found = json.loads((folder / FILE).read_bytes())["verdicts"]
+        known = [{field.name: values[field.name] for field in fields(Verdict)} for values in found]
+        verdicts = [Verdict(**{**v, "apart": tuple(v["apart"]), "stacked": tuple(v["stacked"])}) for v in known]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {verdict.key: verdict for verdict in verdicts}
@@ -69,5 +72,5 @@ def read(folder: Path) -> dict[str, Verdict]:
 
 def write(folder: Path, verdicts: dict[str, Verdict]) -> None:
     """Keep the verdicts of a run. UserError if they cannot be written."""
-    values = [{**asdict(each), "together": each.together} for each in verdicts.values()]
+    values = [each.told() for each in verdicts.values()]
     files.replace(folder / FILE, (json.dumps({"verdicts": values}, indent=2) + "\n").encode())

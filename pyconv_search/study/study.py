@@ -167,12 +167,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         _objectives(fields, scheduler),
         _resources(fields.section("resources", None)),
     )
-    if resources.together != 1 and scheduler.kind != "none":
-        fields.problems.add(
-            ("resources", "together"),
-            f"trains the seeds of a network epoch by epoch at once, and {scheduler.kind} would stop some of them; "
-            "nearest: together: 1, or scheduler: none",
-        )
+    _check_together(fields, resources, scheduler, search)
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
@@ -336,6 +331,22 @@ def _together(fields: Fields) -> int:
             fields.add("together", f"must be a number of trials, or auto, but got {shown(given)}")
         return 0
     return integer(given, (*fields.path, "together"), fields.problems, 1, 1000)
+
+
+def _check_together(fields: Fields, resources: Resources, scheduler: Scheduler, search: Search) -> None:
+    """What trials that are trained together cannot do."""
+    path = (*fields.path, "resources", "together")
+    if resources.together != 1 and scheduler.kind != "none":
+        fields.problems.add(
+            path,
+            f"needs scheduler: none, but got {scheduler.kind}, which stops single trials; nearest: together: 1",
+        )
+    if resources.together == 0 and search.kind == "tpe":
+        fields.problems.add(
+            path,
+            "auto measures every network before the first trial, but tpe proposes them one after the other; "
+            "nearest: together: 1, or a number",
+        )
 
 
 def _checkpoints(fields: Fields) -> Checkpoints:

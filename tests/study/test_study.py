@@ -100,6 +100,10 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"objectives": {"top1_error": "max"}}, "objectives.top1_error: must be one of min"),
         ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a fraction of one GPU or a whole number"),
         ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean gpu?"),
+        ({"resources": {"together": 0}}, "resources.together: must be an integer between 1 and 1000, but got 0"),
+        ({"resources": {"together": "all"}}, "resources.together: must be a number of trials, or auto, but got 'all'"),
+        ({"resources": {"together": 2}, "scheduler": "asha"}, "resources.together: needs scheduler: none, but got asha"),
+        ({"resources": {"together": "auto"}, "search": {"tpe": {"trials": 2}}}, "resources.together: auto measures every"),
         ({"weights": "no"}, "weights: must be one of keep, discard"),
     ],
 )  # fmt: skip

@@ -127,6 +127,8 @@ def space_sample(
     for found in sample(space, n, seed):
         arch = found.architecture
         line = {"arch_id": arch.arch_id, "parameters": found.values, "architecture": to_dict(arch)}
+        if space.recipe:
+            line["recipe"] = space.overrides(found.values)
         print(json.dumps(line, sort_keys=True, separators=(",", ":")), flush=True)
 
 
@@ -184,6 +186,22 @@ def networks(
         return
     found = catalogue.published()
     _print(catalogue.networks_dict(found) if as_json else catalogue.networks_text(found))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Every value of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The training recipes that have names: those of the papers, and a fast one for small images."""
+    from pyconv_search.cli import recipe_list
+
+    names = recipe_list.named(name)
+    if as_json:
+        found = [recipe_list.recipe_dict(each) for each in names]
+        _print(found[0] if name else found)
+    else:
+        _print(recipe_list.recipe_text(name) if name else recipe_list.recipes_text(names))
 
 
 @app.command()

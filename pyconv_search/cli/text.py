@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pyconv_search.cli.columns import table
 from pyconv_search.results import verdicts
 from pyconv_search.results.store import Store
+from pyconv_search.results.tables import compact
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text
 from pyconv_search.study.plan import candidates, planned_trials
-from pyconv_search.study.study import Study
+from pyconv_search.study.study import Study, most_epochs
 
 if TYPE_CHECKING:
     from pyconv_search.training.data import CheckReport, ListingRow
@@ -49,9 +50,11 @@ def description_dict(space: Space, d: Description) -> dict[str, Any]:
         "accepted": d.accepted,
         "acceptance": dict(d.acceptance),
         "costs": {name: dataclasses.asdict(spread) for name, spread in d.spreads.items()},
+        "recipe": dict(space.recipe),
         "samples": [
             {
                 "parameters": s.values,
+                "recipe": space.overrides(s.values),
                 "arch_id": s.architecture.arch_id,
                 **{name: getattr(s.cost, name) for name in COSTS},
             }
@@ -72,6 +75,9 @@ def description_text(space: Space, d: Description) -> str:
     ]
     lines += [f"accepted     {d.accepted:.1%} satisfy every constraint: {found}", "", "parameters"]
     lines += [f"  {p.name:<12} {p.domain}{f'   when {p.when.source}' if p.when else ''}" for p in space.parameters]
+    if space.recipe:
+        shown = table([(f"  {name}", compact(value)) for name, value in space.recipe.items()])
+        lines += ["", "recipe, over the study's", shown]
     if d.acceptance:
         lines += ["", "constraints and the share of assignments that satisfy each"]
         lines += [f"  {share:6.1%}  {source}" for source, share in d.acceptance]
@@ -110,7 +116,7 @@ def histogram(spread: Spread) -> list[str]:
 
 def plan_dict(study: Study) -> dict[str, Any]:
     """The plan as plain values. ``training_macs`` counts forward and backward (three times forward) over all epochs."""
-    rows, images, epochs = candidates(study), study.data.train, study.recipe.epochs
+    rows, images, seeds = candidates(study), study.data.train, len(study.seeds)
     trials = planned_trials(study, len(rows))
     return {
         "study": study.name,
@@ -119,14 +125,15 @@ def plan_dict(study: Study) -> dict[str, Any]:
         "scheduler": study.scheduler.kind,
         "seeds": list(study.seeds),
         "trials": trials,
-        "epochs_at_most": trials * epochs,
-        "training_macs": 3 * images * epochs * len(study.seeds) * sum(row.cost.macs for row in rows) if rows else None,
+        "epochs_at_most": seeds * sum(row.recipe.epochs for row in rows) if rows else trials * most_epochs(study),
+        "training_macs": 3 * images * seeds * sum(row.cost.macs * row.recipe.epochs for row in rows) if rows else None,
         "resources_per_trial": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
         "networks": [
             {
                 "name": row.name,
                 "arch_id": row.architecture.arch_id,
                 "parameters": row.values,
+                "recipe": row.overrides,
                 **{name: getattr(row.cost, name) for name in COSTS},
             }
             for row in rows

@@ -1,8 +1,9 @@
-"""What a store says: the architectures over their seeds, the one selected, the front, the paired differences.
+"""What a store says: the configurations over their seeds, the one selected, the front, the paired differences.
 
-Selection: of the architectures with the most complete seeds (all of the study's seeds, if any has them all) the one
-with the lowest mean of the first accuracy objective on the validation split; ties go to fewer MACs. The front is taken
-over the same architectures, in that objective and the study's cost objectives (GMACs when it has none).
+A configuration is an architecture and the recipe that it is trained by; where the study has one recipe for all they are
+the architectures. Selection: of those with the most complete seeds (all of the study's seeds, if any has them all) the
+one with the lowest mean of the first accuracy objective on the validation split; ties go to fewer MACs. The front is
+taken over the same ones, in that objective and the study's cost objectives (GMACs when it has none).
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ COSTS = {
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One architecture: its trials, and its complete trials' figures by seed.
+    """One configuration: its trials, and its complete trials' figures by seed.
 
     ``values`` are of the accuracy objective on the validation split, ``test`` of the same on the test split.
     """
 
-    arch_id: str
+    config: str
     name: str
     first: Row
     rows: tuple[Row, ...]
@@ -75,6 +76,11 @@ class Candidate:
     test: dict[int, float]
     summary: Summary | None
     test_summary: Summary | None
+
+    @property
+    def arch_id(self) -> str:
+        """The architecture alone."""
+        return self.first.arch_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class Comparison:
 class Digest:
     """All that the page tells. ``candidates`` stand best first, those with too few seeds last.
 
-    ``left_out`` counts the trials in the journal of networks or seeds that have left the study since.
+    ``left_out`` counts the trials in the journal of configurations or seeds that have left the study since.
     """
 
     store: Store
@@ -112,8 +118,13 @@ class Digest:
         return self.candidates[0] if self.eligible else None
 
     def name_of(self, row: Row) -> str:
-        """What the page calls the architecture of a row."""
-        return next((c.name for c in self.candidates if c.arch_id == row.arch_id), row.arch_id[:10])
+        """What the page calls the configuration of a row."""
+        return next((c.name for c in self.candidates if c.config == row.config), row.config[:10])
+
+    @property
+    def noun(self) -> str:
+        """What a candidate is: an ``architecture``, or a ``configuration`` where recipes differ, too."""
+        return "configuration" if any(c.config != c.arch_id for c in self.candidates) else "architecture"
 
     @property
     def cost(self) -> Measure:
@@ -122,7 +133,7 @@ class Digest:
 
     @property
     def baseline_role(self) -> str:
-        return "the first row of the study" if _listed(self.store) else "the first architecture of the run"
+        return "the first row of the study" if _listed(self.store) else f"the first {self.noun} of the run"
 
     @property
     def counts(self) -> Counter[str]:
@@ -146,25 +157,25 @@ def digest(store: Store) -> Digest:
     found = _candidates(store, accuracy)
     baseline = _baseline(store, found)
     most = max((len(c.values) for c in found), default=0)
-    eligible = frozenset(c.arch_id for c in found if most and len(c.values) == most)
+    eligible = frozenset(c.config for c in found if most and len(c.values) == most)
     ordered = tuple(sorted(found, key=lambda c: _rank(c, eligible)))
     comparisons = _comparisons(ordered, baseline)
-    members = _front([c for c in ordered if c.arch_id in eligible], costs or (COSTS["gmacs"],), objectives)
+    members = _front([c for c in ordered if c.config in eligible], costs or (COSTS["gmacs"],), objectives)
     return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons, left_out)
 
 
 def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:
     grouped: dict[str, list[Row]] = {}
     for row in store.rows:
-        grouped.setdefault(row.arch_id, []).append(row)
+        grouped.setdefault(row.config, []).append(row)
     names = labels(store.rows)
     found = []
-    for arch_id, rows in grouped.items():
+    for config, rows in grouped.items():
         complete = [row for row in rows if row.status == "complete"]
         values = {row.seed: value for row in complete if (value := accuracy.of(row)) is not None}
         test = {row.seed: value for row in complete if (value := accuracy.of_test(row)) is not None}
         summaries = [summarize(list(v.values())) if v else None for v in (values, test)]
-        found.append(Candidate(arch_id, names[arch_id], rows[0], tuple(rows), values, test, *summaries))
+        found.append(Candidate(config, names[config], rows[0], tuple(rows), values, test, *summaries))
     return found
 
 
@@ -183,7 +194,7 @@ def _listed(store: Store) -> dict[str, Any]:
 
 
 def candidate_of(found: Sequence[Candidate], listed: dict[str, Any]) -> Candidate | None:
-    """The architecture of a row that the study lists; names do not count, since they may be changed at any time."""
+    """The configuration of a row that the study lists; names do not count, since they may be changed at any time."""
     wanted = [(name, value) for name, value in listed.items() if name != "name"]
     return next((c for c in found if any(all(r.parameters.get(n) == v for n, v in wanted) for r in c.rows)), None)
 
@@ -191,7 +202,7 @@ def candidate_of(found: Sequence[Candidate], listed: dict[str, Any]) -> Candidat
 def _rank(candidate: Candidate, eligible: frozenset[str]) -> tuple[bool, int, float, int, str]:
     mean = candidate.summary.mean if candidate.summary else math.inf
     seeds = len(candidate.values)
-    return candidate.arch_id not in eligible, -seeds, mean, candidate.first.macs, candidate.arch_id
+    return candidate.config not in eligible, -seeds, mean, candidate.first.macs, candidate.config
 
 
 def _comparisons(ordered: tuple[Candidate, ...], baseline: Candidate | None) -> tuple[Comparison, ...]:
@@ -210,4 +221,4 @@ def _front(among: list[Candidate], costs: tuple[Measure, ...], objectives: dict[
         summary = c.summary
         if summary is not None:
             points.append((summary.mean, *(s * (cost.of(c.first) or 0) for s, cost in zip(signs, costs, strict=True))))
-    return frozenset(among[index].arch_id for index in front(points))
+    return frozenset(among[index].config for index in front(points))

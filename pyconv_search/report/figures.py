@@ -1,4 +1,4 @@
-"""The report's figures as SVG text: accuracy against cost, and the learning curves of the selected architecture.
+"""The report's figures as SVG text: accuracy against cost, and the learning curves of the selected configuration.
 
 Drawn with matplotlib's object-oriented API, byte-stable for one matplotlib version. Marks differ in shape and fill as
 well as in colour (Okabe and Ito's blue and vermilion), so that they stay apart in grey and to every eye.
@@ -61,7 +61,7 @@ NEAR = 6
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One architecture: ``x`` its cost, ``mean`` ± ``half_width`` its error over ``seeds``, which are their errors."""
+    """One configuration: ``x`` its cost, ``mean`` ± ``half_width`` its error over ``seeds``, which are their errors."""
 
     name: str
     x: float
@@ -85,12 +85,12 @@ KINDS = {"selected": "selected", "front": "Pareto front", "other": "not on the f
 
 
 def points(digest: Digest) -> list[Point]:
-    """The architectures with a complete trial, best first; ``kind`` is one of KINDS."""
+    """The configurations with a complete trial, best first; ``kind`` is one of KINDS."""
     return [_point(digest, c) for c in digest.candidates if c.values and digest.cost.of(c.first) is not None]
 
 
 def curves(digest: Digest) -> list[Curve]:
-    """The learning curves of the selected architecture's complete trials, by seed; none without a selection."""
+    """The learning curves of the selected configuration's complete trials, by seed; none without a selection."""
     if digest.selected is None:
         return []
     found = []
@@ -118,7 +118,7 @@ def tradeoff(digest: Digest) -> str:
 
 
 def learning(digest: Digest) -> str:
-    """Train and validation top-1 error of the selected architecture by epoch, seeds faint and their mean; as SVG."""
+    """Train and validation top-1 error of the selected configuration by epoch, seeds faint and their mean; as SVG."""
     from matplotlib.ticker import MaxNLocator
 
     found = curves(digest)
@@ -140,8 +140,8 @@ def learning(digest: Digest) -> str:
 
 def _point(digest: Digest, c: Candidate) -> Point:
     if c.summary is None:
-        raise ValueError(f"{c.arch_id}: no complete trial to plot")
-    kind = "short" if c.arch_id not in digest.eligible else "front" if c.arch_id in digest.front else "other"
+        raise ValueError(f"{c.config}: no complete trial to plot")
+    kind = "short" if c.config not in digest.eligible else "front" if c.config in digest.front else "other"
     kind = "selected" if c is digest.selected else kind
     x = digest.cost.of(c.first) or 0.0
     return Point(printable(c.name), x, c.summary.mean, c.summary.half_width, tuple(c.values.values()), kind)
@@ -339,7 +339,7 @@ def _box(x: float, low: float, high: float, radius: float) -> Bbox:
 def _tradeoff_words(digest: Digest, shown: Sequence[Point]) -> tuple[str, str]:
     measure, cost = digest.accuracy, digest.cost
     title = f"Validation {measure.title} against {cost.title}"
-    parts = [f"Mean validation {measure.title} of {count(len(shown), 'architecture')} against {cost.title}."]
+    parts = [f"Mean validation {measure.title} of {count(len(shown), digest.noun)} against {cost.title}."]
     if digest.selected is not None and digest.selected.summary is not None:
         x, mean = short(cost.of(digest.selected.first)), with_interval(digest.selected.summary, measure.digits)
         parts.append(f"Selected: {printable(digest.selected.name)}, {mean} {measure.unit} at {x} {cost.title}.")

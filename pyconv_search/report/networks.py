@@ -20,7 +20,10 @@ SPELLED = 90
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One drawn architecture: its place in the page, what it is in the study (selected, baseline, front), its SVG."""
+    """One drawn architecture: its place in the page, what it is in the study (selected, baseline, front), its SVG.
+
+    ``candidate`` is the first of the configurations that have it.
+    """
 
     anchor: str
     candidate: Candidate
@@ -54,13 +57,17 @@ def architectures(store: Store) -> Callable[[Candidate], Architecture | None]:
 
 def _first_to_last(d: Digest) -> Iterator[Candidate]:
     first = [c for c in (d.selected, d.baseline) if c is not None]
-    front = sorted((c for c in d.candidates if c.arch_id in d.front), key=lambda c: d.cost.of(c.first) or 0)
-    yield from {c.arch_id: c for c in (*first, *front, *d.candidates)}.values()
+    front = sorted((c for c in d.candidates if c.config in d.front), key=lambda c: d.cost.of(c.first) or 0)
+    seen: set[str] = set()
+    for c in (*first, *front, *d.candidates):
+        if c.arch_id not in seen:
+            seen.add(c.arch_id)
+            yield c
 
 
 def _role(d: Digest, candidate: Candidate) -> str:
     words = {"selected": candidate is d.selected, "baseline": candidate is d.baseline}
-    return listed([word for word, holds in (words | {"front": candidate.arch_id in d.front}).items() if holds])
+    return listed([word for word, holds in (words | {"front": candidate.config in d.front}).items() if holds])
 
 
 def _space(store: Store) -> Space | None:

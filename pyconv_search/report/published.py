@@ -61,7 +61,7 @@ def section(d: Digest) -> Section | None:
 
 
 def _pairs(d: Digest, published: Published, table: ResultTable) -> Pairs:
-    """Every printed row with each architecture that stands for it, or with None."""
+    """Every printed row with each configuration that stands for it, or with None."""
     standing: dict[str | None, list[Candidate]] = {}
     for name, candidate in _named(d):
         if candidate is not None:
@@ -83,7 +83,7 @@ def _operations(d: Digest, table: ResultTable, pairs: Pairs) -> Operations:
 
 
 def _named(d: Digest) -> list[tuple[str, Candidate | None]]:
-    """The study's rows by their names; of a study that lists none, the architectures by what the page calls them."""
+    """The study's rows by their names; of a study that lists none, the configurations by what the page calls them."""
     rows = d.store.study["search"].get("rows")
     if not isinstance(rows, list) or not rows:
         return [(c.name, c) for c in d.candidates]
@@ -117,8 +117,8 @@ def _caveats(d: Digest, table: ResultTable, pairs: Pairs, operations: Operations
         )
     if not any(table.counts(result) for result, c in pairs if c is not None):
         yield "Networks: the paper prints no cost of these rows, so nothing shows whether the networks are the same."
-    shown = {c.arch_id for _, c in pairs if c is not None}
-    others = [clipped(c.name, 80) for c in d.candidates if c.arch_id not in shown]
+    shown = {c.config for _, c in pairs if c is not None}
+    others = [clipped(c.name, 80) for c in d.candidates if c.config not in shown]
     if others:
         rest = f" and {len(others) - 10} more" if len(others) > 10 else ""
         yield f"Not in the published table: {', '.join(others[:10])}{rest}."
@@ -168,8 +168,9 @@ def _remarks(d: Digest, table: ResultTable, result: Result, c: Candidate | None,
         yield "no test figure yet"
     elif other:
         yield "not compared: another network, by the counts below"
-    if c is not None and result.recipe != table.rows[0].recipe:
-        yield f"recipe: {'; '.join(differences(result.recipe, d.store.study['recipe']))}"
+    if c is not None and (c.first.recipe or result.recipe != table.rows[0].recipe):
+        differing = differences(result.recipe, d.store.study["recipe"] | c.first.recipe)
+        yield f"recipe: {'; '.join(differing)}" if differing else "recipe as published"
     if result.note:
         yield result.note
 

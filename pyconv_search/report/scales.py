@@ -37,7 +37,7 @@ class Allocation:
 def allocations(d: Digest) -> list[Allocation]:
     """Those of the best networks that have layers of several scales, the selected one first; MOST at most."""
     ordered = [c for c in (d.selected, *d.candidates) if c is not None]
-    found = [_allocation(c) for c in {c.arch_id: c for c in ordered}.values()]
+    found = [_allocation(c) for c in {c.config: c for c in ordered}.values()]
     return [allocation for allocation in found if allocation is not None][:MOST]
 
 

@@ -84,12 +84,12 @@ def standing(d: Digest) -> str:
 
 
 def against_baseline(d: Digest) -> str:
-    """The paired difference of the selected architecture from the baseline, in words that do not overstate it."""
+    """The paired difference of the selected configuration from the baseline, in words that do not overstate it."""
     if d.selected is None or d.baseline is None or len(d.candidates) < 2:
         return ""
     name = f"{clipped(d.baseline.name, 80)} ({d.baseline_role})"
     if d.selected is d.baseline:
-        return f"The selected architecture is the baseline itself, {name}."
+        return f"The selected {d.noun} is the baseline itself, {name}."
     own = next((c for c in d.comparisons if c.candidate is d.selected), None)
     if own is None:
         return f"It shares no complete seed with the baseline, {name}."
@@ -114,37 +114,38 @@ def difference(d: Digest, comparison: Comparison) -> str:
 
 
 def architectures(d: Digest, drawings: Sequence[Network] = ()) -> Table:
-    """One line an architecture, the selected first; its name leads to its drawing, where there is one."""
+    """One line a configuration, the selected first; its name leads to its network's drawing, where there is one."""
     anchors = {network.candidate.arch_id: network.anchor for network in drawings}
     names = parameter_names(d.store)
     unit = d.accuracy.unit
     head: tuple[str, ...] = (
-        "Architecture",
+        d.noun.capitalize(),
         f"Validation {d.accuracy.title} ({unit})",
         f"Test {d.accuracy.title} ({unit})",
         "Seeds",
     )
     head += ("GMACs", "Params (M)", "Activations (M)", "Receptive field (px)", *names, "Mark", "Id")
     lines = tuple(_architecture(d, c, names, anchors.get(c.arch_id, "")) for c in d.candidates)
-    return Table("architectures", "One line an architecture: mean ± 95 % t interval over seeds", head, lines)
+    article = "a" if d.noun == "configuration" else "an"
+    return Table("architectures", f"One line {article} {d.noun}: mean ± 95 % t interval over seeds", head, lines)
 
 
 def trials(d: Digest) -> Table:
     """Every trial of the journal, in its order."""
-    head: tuple[str, ...] = ("Trial", "Architecture", "Seed", "Status", "Epochs", "Validation top-1 error (%)")
+    head: tuple[str, ...] = ("Trial", d.noun.capitalize(), "Seed", "Status", "Epochs", "Validation top-1 error (%)")
     head += ("Validation loss", "Test top-1 error (%)", "Training (s)", "Images/s", "Device", "Resumed")
-    names = {c.arch_id: c.name for c in d.candidates}
-    lines = tuple(_trial(row, names[row.arch_id]) for row in d.store.rows)
+    names = {c.config: c.name for c in d.candidates}
+    lines = tuple(_trial(row, names[row.config]) for row in d.store.rows)
     return Table("trials", "Every trial of the journal", head, lines)
 
 
 def differences(d: Digest) -> Table | None:
-    """Every architecture against the baseline; None when none shares two seeds with it and so has an interval."""
+    """Every configuration against the baseline; None when none shares two seeds with it and so has an interval."""
     if all(c.difference.n < 2 for c in d.comparisons):
         return None
     digits, unit = d.accuracy.digits, "points" if d.accuracy.unit == "%" else d.accuracy.unit
     tests = sum(c.difference.p is not None for c in d.comparisons)
-    head = ("Architecture", f"Difference ({unit})", "Shared seeds", "p", "p (Holm)", "Statement")
+    head = (d.noun.capitalize(), f"Difference ({unit})", "Shared seeds", "p", "p (Holm)", "Statement")
     lines = []
     for c in d.comparisons:
         found = c.difference
@@ -213,7 +214,7 @@ def environments(d: Digest) -> list[str]:
 
 def front_members(d: Digest) -> list[dict[str, str]]:
     """The front, cheapest first; empty when no cost is an objective."""
-    members = [c for c in d.candidates if c.arch_id in d.front] if d.costs else []
+    members = [c for c in d.candidates if c.config in d.front] if d.costs else []
     members.sort(key=lambda c: d.cost.of(c.first) or 0)
     found = []
     for c in members:
@@ -228,9 +229,10 @@ def drawn(d: Digest, drawings: Sequence[Network]) -> str:
     """Which networks are drawn, in one sentence."""
     if not drawings:
         return "None is drawn: the folder of the run does not hold the space that makes these networks."
-    if len(drawings) == len(d.candidates):
+    different = len({c.arch_id for c in d.candidates})
+    if len(drawings) == different:
         return "Every architecture of the table is drawn."
-    most = f"Drawn are {len(drawings):,} of {count(len(d.candidates), 'architecture')}"
+    most = f"Drawn are {len(drawings):,} of {count(different, 'architecture')}"
     return f"{most}, {MOST_DRAWN} at most: the selected one, the baseline, the front, then the best of the table."
 
 
@@ -264,10 +266,10 @@ def data_uri(text: str) -> str:
 
 
 def _architecture(d: Digest, c: Candidate, names: list[str], anchor: str) -> Line:
-    short_of_seeds = c.arch_id not in d.eligible
-    mark = "selected" if c is d.selected else "front" if c.arch_id in d.front else "short" if short_of_seeds else ""
+    short_of_seeds = c.config not in d.eligible
+    mark = "selected" if c is d.selected else "front" if c.config in d.front else "short" if short_of_seeds else ""
     words = {"selected": "selected", "front": "front", "short": "fewer seeds", "": ""}[mark]
-    if c is d.selected and c.arch_id in d.front:
+    if c is d.selected and c.config in d.front:
         words = "selected, front"
     if c is d.baseline:
         words = ", ".join(w for w in (words, "baseline") if w)
@@ -283,7 +285,7 @@ def _architecture(d: Digest, c: Candidate, names: list[str], anchor: str) -> Lin
         Cell(str(first.receptive_field), first.receptive_field, numeric=True),
         *(_parameter(first, name) for name in names),
         Cell(words),
-        Cell(first.arch_id[:8], title=first.arch_id),
+        Cell(c.config[:8], title=c.config if c.config == c.arch_id else f"{c.config}, architecture {c.arch_id}"),
     ]
     return Line(tuple(cells), mark)
 
@@ -316,7 +318,7 @@ def _trial(row: Row, name: str) -> Line:
     )
     cells = (
         Cell(row.trial),
-        Cell(name, title=row.arch_id),
+        Cell(name, title=row.config),
         Cell(str(row.seed), row.seed, numeric=True),
         Cell(status, title=row.detail),
         *(Cell(fixed(number, digits), number, numeric=True) for number, digits in numbers),

@@ -73,12 +73,12 @@ def parameters(values: dict[str, Any]) -> str:
 
 
 def labels(rows: Sequence[Row]) -> dict[str, str]:
-    """What to call each architecture, by ``arch_id``; no two are called the same.
+    """What to call each configuration, by its ``config``; no two are called the same.
 
     Its name, where the study gave it one of its own; otherwise, and beside a name that others have too, those of its
     parameters that differ between the rows; where that is not enough, the head of its id.
     """
-    first = {row.arch_id: row for row in reversed(rows)}
+    first = {row.config: row for row in reversed(rows)}
     varying = _varying(list(first.values()))
     names = {}
     for key, row in first.items():

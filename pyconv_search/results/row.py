@@ -42,6 +42,9 @@ class Row:
     ``macs`` are multiply-adds for one image, ``activations`` and ``receptive_field`` as in
     :mod:`pyconv_search.arch.cost`. ``peak_memory`` is the largest of its epochs. ``scales`` holds, for a complete
     trial, the share of each scale (a kernel and its dilation) by layer, as in :mod:`pyconv_search.models.scales`.
+
+    ``config`` names the configuration, that is the architecture and the recipe, whose seeds belong together; without
+    one it is the ``arch_id``. ``recipe`` are the values in which the recipe is not the study's.
     """
 
     trial: str
@@ -73,8 +76,12 @@ class Row:
     resumed: int = 0
     scales: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    config: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.config:
+            object.__setattr__(self, "config", self.arch_id)
         if self.status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {self.status!r}")
         if self.reason not in REASONS:

@@ -61,9 +61,9 @@ class Store:
     superseded: tuple[Row, ...] = ()
 
     def current(self) -> Store:
-        """Without the rows of networks and seeds that have left the study since; they stay in the journal."""
+        """Without the rows of configurations and seeds that have left the study since; they stay in the journal."""
         networks, seeds = self.study.get("networks"), self.study["seeds"]
-        rows = tuple(r for r in self.rows if r.seed in seeds and (networks is None or r.arch_id in networks))
+        rows = tuple(r for r in self.rows if r.seed in seeds and (networks is None or r.config in networks))
         return replace(self, rows=rows)
 
     def curve(self, trial: str) -> list[Epoch]:

@@ -21,7 +21,7 @@ from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
 
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
-IDENTITY = ("name", "data", "recipe", "network", "input", "classes", "computes_on")
+IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
 
 
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
@@ -36,7 +36,7 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     found = data.load(study.data.info.name, study.data.root, study.data.validation)
     known = candidates(study)
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
-    values["networks"] = [row.architecture.arch_id for row in known] or None
+    values["networks"] = [row.config for row in known] or None
     study = _located(study, Path(found.found_at))
     values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root}
     try:

@@ -1,4 +1,4 @@
-"""The Optuna study in the run's folder that records what became of each network.
+"""The Optuna study in the run's folder that records what became of each configuration.
 
 The journal of the run is the truth; ``optuna.journal`` beside it holds the same search in Optuna's own format, with
 honest states: COMPLETE with the means over seeds if every seed is complete, FAIL with the reasons if one failed, PRUNED
@@ -77,40 +77,40 @@ class Ledger:
 
     def trials(self) -> list[FrozenTrial]:
         """The trials of networks that were accepted, whatever their state."""
-        return [t for t in self.optuna.get_trials(deepcopy=False) if "arch_id" in t.user_attrs]
+        return [t for t in self.optuna.get_trials(deepcopy=False) if config_of(t) is not None]
 
     def agree(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
         """Make this file say what the journal's ``rows`` say: add what is missing; if anything differs, begin anew."""
         networks = self._networks(rows)
-        stored = {t.user_attrs["arch_id"]: t for t in self.trials()}
-        for arch_id, (row, ended) in networks.items():
-            trial = stored.get(arch_id)
+        stored = {config_of(t): t for t in self.trials()}
+        for config, (row, ended) in networks.items():
+            trial = stored.get(config)
             if trial is not None and trial.state.is_finished() and not _says(trial, attributes(row, ended)):
                 optuna.delete_study(study_name=self.optuna.study_name, storage=self.optuna._storage)
                 self.optuna, stored = _opened(self.study, self._path), {}
                 break
-        for arch_id, (row, ended) in networks.items():
-            if arch_id not in stored or not stored[arch_id].state.is_finished():
+        for config, (row, ended) in networks.items():
+            if config not in stored or not stored[config].state.is_finished():
                 self.record(row, ended, curve_of(ended[0].trial))
 
     def _networks(self, rows: Sequence[Row]) -> dict[str, tuple[Candidate, list[Row]]]:
-        """The networks of the rows that the study's space holds, each with its rows in the order of the seeds."""
+        """The configurations of the rows that the study's space holds, each with its rows in the seeds' order."""
         grouped: dict[str, list[Row]] = {}
         for row in rows:
             if row.seed in self.study.seeds:
-                grouped.setdefault(row.arch_id, []).append(row)
+                grouped.setdefault(row.config, []).append(row)
         found = {}
-        for arch_id, ended in grouped.items():
+        for config, ended in grouped.items():
             problems = Problems()
             values = self.study.space.complete(ended[0].parameters, (), problems)
             network = None if problems.found else candidate(self.study, values, ended[0].name)
-            if network is not None and network.architecture.arch_id == arch_id:
-                found[arch_id] = (network, sorted(ended, key=lambda r: self.study.seeds.index(r.seed)))
+            if network is not None and network.config == config:
+                found[config] = (network, sorted(ended, key=lambda r: self.study.seeds.index(r.seed)))
         return found
 
     def record(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
         """Record what became of a network; while seeds are missing, that it is under way. What is told stays told."""
-        known = [t for t in self.trials() if t.user_attrs["arch_id"] == row.architecture.arch_id]
+        known = [t for t in self.trials() if config_of(t) == row.config]
         whole = len(rows) == len(self.study.seeds)
         if not known:
             self._add(row, rows, curve, outcome(rows) if whole else TrialState.RUNNING)
@@ -181,10 +181,22 @@ def outcome(rows: Sequence[Row]) -> TrialState:
     return TrialState.FAIL if "failed" in statuses else TrialState.PRUNED
 
 
+def config_of(trial: FrozenTrial) -> str | None:
+    """The configuration that a trial stands for; None of one that was refused."""
+    found: str | None = trial.user_attrs.get("config", trial.user_attrs.get("arch_id"))
+    return found
+
+
+def identity(row: Candidate) -> dict[str, str]:
+    """What a configuration is known by in Optuna's file: its architecture, and more where its recipe is its own."""
+    own = {"config": row.config} if row.overrides else {}
+    return {**own, "arch_id": row.architecture.arch_id}
+
+
 def attributes(row: Candidate, rows: Sequence[Row]) -> dict[str, Any]:
     """What Optuna keeps beside the parameters."""
     return {
-        "arch_id": row.architecture.arch_id,
+        **identity(row),
         "name": row.name,
         "trials": [r.trial for r in rows],
         "states": [f"stopped@{r.epochs}" if r.status == "stopped" else r.status for r in rows],

@@ -36,6 +36,8 @@ def blank_row(spec: dict[str, Any], status: str, reason: str, detail: str) -> Ro
         macs=price.macs,
         activations=price.activations,
         receptive_field=price.receptive_field,
+        config=spec.get("config", ""),
+        recipe=spec.get("overrides", {}),
         host=socket.gethostname(),
         started=now(),
         finished=now(),

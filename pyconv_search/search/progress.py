@@ -84,23 +84,23 @@ class Progress:
         return ended + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
 
     def _effort_left(self) -> float:
-        epochs = self.work.study.recipe.epochs
-        running = [trial.macs * (epochs - trial.epochs) for trial in list(self.work.running.values())]
-        queued = [row.cost.macs * epochs for row in self.work.queued]
-        known = [row.macs for row in self.work.ended] + [trial.macs for trial in list(self.work.running.values())]
+        running = [trial.macs * (trial.planned - trial.epochs) for trial in list(self.work.running.values())]
+        queued = [row.cost.macs * row.recipe.epochs for row in self.work.queued]
+        usual = self.work.study.recipe.epochs
+        known = [row.macs * row.recipe.get("epochs", usual) for row in self.work.ended]
+        known += [trial.macs * trial.planned for trial in list(self.work.running.values())]
         unknown = max(self.planned - len(self.work.ended) - len(running) - len(queued), 0)
-        return sum(running) + sum(queued) + unknown * epochs * (sum(known) / len(known) if known else 0.0)
+        return sum(running) + sum(queued) + unknown * (sum(known) / len(known) if known else 0.0)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("running", "seed", "epoch", "val. top-1 error"):
             table.add_column(heading, no_wrap=True)
-        epochs = self.work.study.recipe.epochs
         for trial, state in list(self.work.running.items())[:MOST_SHOWN]:
             curve = self.work.curve(trial)
             error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
             table.add_row(
-                Text(printable(state.spec["name"])), str(state.spec["seed"]), f"{state.epochs}/{epochs}", error
+                Text(printable(state.spec["name"])), str(state.spec["seed"]), f"{state.epochs}/{state.planned}", error
             )
         bar = ProgressBar(total=max(self.planned, 1), completed=len(self.work.ended), width=40)
         return Group(Text(printable(self.summary())), bar, Text(), table)

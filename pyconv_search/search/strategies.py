@@ -14,7 +14,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.search.ledger import CurveOf, Ledger, decode, distribution, encode
+from pyconv_search.search.ledger import CurveOf, Ledger, config_of, decode, distribution, encode, identity
 from pyconv_search.space.domains import Domain
 from pyconv_search.space.sampling import draw
 from pyconv_search.space.space import Assignment
@@ -80,14 +80,14 @@ class Tpe(Strategy):
     def _reopen(self) -> None:
         """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
         for trial in self._ledger.optuna.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING and "arch_id" not in trial.user_attrs:
+            if trial.state == TrialState.RUNNING and config_of(trial) is None:
                 self._ledger.optuna.tell(trial.number, state=TrialState.FAIL)
         domains = {p.name: p.domain for p in self._study.space.parameters}
         for trial in self._ledger.trials():
             values = {name: decode(domains[name], trial.params[name]) for name in domains if name in trial.params}
             row = candidate(self._study, values)
             if self._is_new(row):
-                self._seen.add(row.architecture.arch_id)
+                self._seen.add(row.config)
                 self._resumed.append(row)
 
     def propose(self) -> list[Candidate]:
@@ -105,7 +105,7 @@ class Tpe(Strategy):
         return self._draw()
 
     def _is_new(self, row: Candidate | None) -> TypeGuard[Candidate]:
-        return row is not None and row.architecture.arch_id not in self._seen
+        return row is not None and row.config not in self._seen
 
     def _draw(self) -> list[Candidate]:
         """The next network of the seeded random stream that was not proposed before; none if there seems to be none."""
@@ -126,8 +126,9 @@ class Tpe(Strategy):
         return []
 
     def _opened(self, trial: optuna.trial.Trial, row: Candidate) -> Candidate:
-        trial.set_user_attr("arch_id", row.architecture.arch_id)
-        self._seen.add(row.architecture.arch_id)
+        for key, value in identity(row).items():
+            trial.set_user_attr(key, value)
+        self._seen.add(row.config)
         return row
 
     def _ask(self) -> tuple[optuna.trial.Trial, Candidate | None]:

@@ -5,7 +5,8 @@ A trial is described by a plain dictionary::
     {"trial": id, "name": str, "seed": int, "architecture": arch.spec.to_dict(…), "parameters": {…},
      "recipe": study.recipe.to_dict(…), "data": {"name": str, "root": str | None, "validation": int | None},
      "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None, "keep_weights": bool,
-     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"}}
+     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"},
+     "config": what names architecture and recipe in the study, "overrides": {…}, values of the recipe that are its own}
 
 Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
 """

@@ -26,6 +26,11 @@ class Running:
     macs: int
     epochs: int = 0
 
+    @property
+    def planned(self) -> int:
+        """The epochs of its recipe."""
+        return int(self.spec["recipe"]["epochs"])
+
 
 class Work:
     """The trials of one run: hand out with :meth:`next`, hand back with :meth:`epoch` and :meth:`end`.
@@ -91,11 +96,11 @@ class Work:
         """Ask the strategy for more; every network gets its first seed before any gets its second."""
         proposed = self._strategy.propose()
         for row in proposed:
-            trials = [trial_id(self.study, row.architecture, seed) for seed in self.study.seeds]
+            trials = [trial_id(self.study, row, seed) for seed in self.study.seeds]
             self._trials.update(dict.fromkeys(trials, (row, trials)))
             self._observe(trials[0])
         for seed in self.study.seeds:
-            numbered = ((trial_id(self.study, row.architecture, seed), row, seed) for row in proposed)
+            numbered = ((trial_id(self.study, row, seed), row, seed) for row in proposed)
             self._queue.extend(entry for entry in numbered if entry[0] not in self.rows)
         return bool(proposed)
 

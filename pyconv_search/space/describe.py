@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -127,11 +127,10 @@ def check(
     Raises:
         DocumentError: with every number that does not fit, each once.
     """
-    found: dict[Path, dict[str, Problem]] = {problem.path: {"": problem} for problem in _unused(space)}
+    found = list(_unused(space))
     accepted = 0
     try:
-        exact = space.size <= EXACT
-        chosen = list(space.assignments()) if exact else _covering(space)
+        chosen, exact = telling(space)
     except SpecError as error:
         raise space.document.error(error.problems) from None
     for values in chosen:
@@ -139,22 +138,37 @@ def check(
             if not space.violated(values):
                 accepted += not space.violated(values, cost(space.resolved(values, input, classes)))
         except SpecError as error:
-            for problem in error.problems:
-                found.setdefault(problem.path, {}).setdefault(problem.text.partition(" (with ")[0], problem)
+            found += error.problems
     if exact and not accepted and not found and not may_be_empty:
-        found[("constraints",)] = {"": _nothing(space, input, classes)}
+        found = [_nothing(space, input, classes)]
     if found:
-        raise space.document.error([_first(list(alike.values())) for alike in found.values()])
+        raise space.document.error(one_each(found))
+
+
+def telling(space: Space) -> tuple[list[Assignment], bool]:
+    """The assignments to look at for mistakes, and whether they are all there are, as of a small space."""
+    exact = space.size <= EXACT
+    return (list(space.assignments()) if exact else _covering(space)), exact
+
+
+def one_each(problems: Iterable[Problem]) -> list[Problem]:
+    """One problem for each place, with how many others there are; what it says after `` (with `` makes no other."""
+    found: dict[Path, dict[str, Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.path, {}).setdefault(problem.text.partition(" (with ")[0], problem)
+    return [_first(list(alike.values())) for alike in found.values()]
 
 
 def _unused(space: Space) -> Iterator[Problem]:
-    """The parameters that change nothing: not the network, no condition and no constraint."""
+    """The parameters that change nothing: not the network or the recipe, no condition and no constraint."""
     conditions = [parameter.when for parameter in space.parameters if parameter.when]
-    used = {name for _, name, _ in references(space.network)}
+    used = {name for section in (space.network, space.recipe) for _, name, _ in references(section)}
     used |= {name for expression in (*conditions, *space.constraints) for name in expression.names}
     for parameter in space.parameters:
         if parameter.name not in used:
-            text = f"is used by nothing; write ${parameter.name} where the network has it, or leave it out"
+            text = (
+                f"is used by nothing; write ${parameter.name} where the network or the recipe has it, or leave it out"
+            )
             yield Problem(("parameters", parameter.name), text)
 
 

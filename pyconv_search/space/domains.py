@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyconv_search.fields import Fields, integer, kind_of, shown
+from pyconv_search.fields import Fields, Path, integer, kind_of, shown
 
 MOST_VALUES = 100_000
 
@@ -62,7 +62,7 @@ def read_domain(fields: Fields) -> Domain | None:
         if kind not in given:
             fields.take(kind, None)
     if len(given) != 1:
-        for key in (*given, "step", "powers_of") if given else ():
+        for key in (*given, "step", "powers_of", "steps", "log") if given else ():
             fields.take(key, None)
         fields.problems.add(
             fields.path,
@@ -100,16 +100,28 @@ def _ordered(fields: Fields) -> Domain | None:
     return _listed(fields, "ordered")
 
 
-def _bounds(fields: Fields, key: str) -> tuple[int, int] | None:
+def _bounds(fields: Fields, key: str, whole: bool = True) -> tuple[Any, Any] | None:
     value, path = fields.take(key), (*fields.path, key)
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         fields.add(key, f"must be [low, high], both included, but got {kind_of(value)}")
         return None
-    low, high = (integer(v, (*path, i), fields.problems, None, None) for i, v in enumerate(value))
+    before = len(fields.problems.found)
+    low, high = (_bound(v, (*path, i), fields, whole) for i, v in enumerate(value))
+    if len(fields.problems.found) > before:
+        return None
     if low > high:
         fields.add(key, f"low <= high must hold, but got [{low}, {high}]")
         return None
     return low, high
+
+
+def _bound(value: Any, path: Path, fields: Fields, whole: bool) -> float:
+    if whole:
+        return integer(value, path, fields.problems, None, None)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        fields.problems.add(path, f"must be a number, but got {kind_of(value)}")
+        return 0.0
+    return float(value)
 
 
 def _int(fields: Fields) -> Domain | None:
@@ -128,6 +140,28 @@ def _int(fields: Fields) -> Domain | None:
         fields.add("int", f"holds no power of {base}; the nearest range is [{max(powers, default=1)}, {base * high}]")
         return None
     return Domain("int", values, ordered=True)
+
+
+def _float(fields: Fields) -> Domain | None:
+    """``steps`` numbers from low to high, at equal distances or (``log``) in equal ratios, to four digits.
+
+    Four digits, because powers differ in the last place from machine to machine and a value is known by its digits.
+    """
+    bounds = _bounds(fields, "float", whole=False)
+    steps, log = fields.integer("steps", low=2, high=MOST_VALUES), fields.flag("log", False)
+    if bounds is None or steps is None:
+        return None
+    low, high = bounds
+    if log and low <= 0:
+        fields.add("float", f"low must be above 0 where log is true, but got {low}")
+        return None
+    parts = [i / (steps - 1) for i in range(1, steps - 1)]
+    inside = [low * (high / low) ** part if log else low + (high - low) * part for part in parts]
+    values = (low, *(float(f"{value:.4g}") for value in inside), high)
+    if any(a >= b for a, b in itertools.pairwise(values)):
+        fields.add("steps", f"{steps} numbers from {low} to {high} are not all different in four digits; take fewer")
+        return None
+    return Domain("float", values, ordered=True)
 
 
 ORDERS: dict[str, Callable[[Sequence[Any], int], Any]] = {
@@ -159,4 +193,4 @@ def _sequence(fields: Fields) -> Domain | None:
     return Domain("sequence", tuple(found), ordered=True)
 
 
-READERS = {"choice": _choice, "ordered": _ordered, "int": _int, "sequence": _sequence}
+READERS = {"choice": _choice, "ordered": _ordered, "int": _int, "float": _float, "sequence": _sequence}

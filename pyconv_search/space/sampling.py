@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 from pyconv_search.arch.cost import Cost
@@ -12,6 +13,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.space.space import Assignment, Space
 
 PATIENCE = 2000
+Same = Callable[[Assignment, Architecture], Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +40,29 @@ def draw(space: Space, seed: int, number: int) -> Assignment:
 
 
 def sample(
-    space: Space, n: int, seed: int, input: tuple[int, ...] | None = None, classes: int | None = None
+    space: Space,
+    n: int,
+    seed: int,
+    input: tuple[int, ...] | None = None,
+    classes: int | None = None,
+    same: Same | None = None,
 ) -> Iterator[Sample]:
-    """``n`` networks that satisfy the constraints, all different.
+    """``n`` networks that satisfy the constraints, all different, be it in their recipe alone.
+
+    Where a study's recipe decides which recipes are alike, ``same`` gives it: equal values stand for equal networks.
 
     Raises:
         UserError: if PATIENCE draws in a row bring no new network: the space is exhausted or its constraints too tight.
     """
-    seen: set[str] = set()
+    key = same or (lambda values, arch: (arch.arch_id, json.dumps(space.overrides(values), sort_keys=True)))
+    seen: set[Hashable] = set()
     number = last = 0
     while len(seen) < n:
         values = draw(space, seed, number)
         fit = space.fit(values, input, classes)
         number += 1
-        if fit is not None and fit[0].arch_id not in seen:
-            seen.add(fit[0].arch_id)
+        if fit is not None and (known := key(values, fit[0])) not in seen:
+            seen.add(known)
             last = number
             yield Sample(values, *fit)
         elif number - last >= PATIENCE:

@@ -62,6 +62,7 @@ class Space:
     """A validated search space. An assignment maps each active parameter, in order, to its value.
 
     ``network`` is what the file says of it, with references; ``base`` the settings of the preset that it begins with.
+    ``recipe`` are the values of a study's recipe that the space replaces, with references too.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Space:
     classes: int
     document: Document
     base: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def by_name(self) -> dict[str, Parameter]:
@@ -126,6 +128,13 @@ class Space:
         key = "stages" if "stages" in settings else "depth"
         text = f"makes {len(arch.stages)} stages of the preset's {self._base_stages}; if meant, give blocks"
         raise SpecError([Problem((key,), text)])
+
+    def overrides(self, values: Assignment) -> dict[str, Any]:
+        """What an assignment replaces in a study's recipe; a key without a value, or inactive, replaces nothing."""
+        problems = Problems()
+        found = _present(filled(self.recipe, values, ("recipe",), problems))
+        problems.check()
+        return found
 
     def _told(self, problem: Problem, values: Assignment) -> Problem:
         where = f" (with {assignment_text(values)})" if values else ""
@@ -226,6 +235,12 @@ def holds(expression: Expression, values: Mapping[str, Any], path: Path) -> bool
         raise SpecError([Problem(path, str(error))]) from None
 
 
+def _present(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that hold nothing, nor sections that hold nothing."""
+    found = {key: _present(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return {key: value for key, value in found.items() if value is not None and value != {}}
+
+
 def assignment_text(values: Mapping[str, Any]) -> str:
     """An assignment in one line: ``levels [3, 2, 1], pattern [1]``."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
@@ -262,13 +277,16 @@ def space_of(doc: Document) -> Space:
         )
     classes = network.integer("classes", base.get("classes", _published_classes(network, base)), low=2)
     constraints = _constraints(fields, parameters)
+    fields.section("recipe", {})
     fields.close()
-    settings = doc.value.get("network", {}) if isinstance(doc.value, dict) else {}
-    if isinstance(settings, dict):
-        check_references(settings, {p.name: p.domain for p in parameters}, ("network",), problems)
+    sections = doc.value if isinstance(doc.value, dict) else {}
+    settings, recipe = sections.get("network", {}), sections.get("recipe") or {}
+    for key, section in (("network", settings), ("recipe", recipe)):
+        if isinstance(section, dict):
+            check_references(section, {p.name: p.domain for p in parameters}, (key,), problems)
     if problems.found:
         raise doc.error(problems.found)
-    return Space(name, about, parameters, settings, constraints, size, classes, doc, base)
+    return Space(name, about, parameters, settings, constraints, size, classes, doc, base, recipe)
 
 
 def _published_classes(network: Fields, base: Mapping[str, Any]) -> int:

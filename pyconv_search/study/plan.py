@@ -14,58 +14,86 @@ from pyconv_search.fields import Problems
 from pyconv_search.space.constraints import Expression
 from pyconv_search.space.sampling import sample
 from pyconv_search.space.space import Assignment, assignment_text
+from pyconv_search.study.joint import differing
+from pyconv_search.study.recipe import Recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One network of a study, to be trained once for each seed."""
+    """One configuration of a study, that is an architecture and a recipe, to be trained once for each seed.
+
+    ``overrides`` are the values, by the names of :class:`Recipe`, in which the recipe is not the study's.
+    """
 
     name: str
     values: Assignment
     architecture: Architecture
     cost: Cost
+    recipe: Recipe
+    overrides: dict[str, Any]
+
+    @property
+    def config(self) -> str:
+        """What names the configuration within its study: the ``arch_id``, where the recipe is the study's."""
+        return _config(self.architecture, self.overrides)
 
 
 def candidate(study: Study, values: Assignment, name: str = "") -> Candidate | None:
-    """The network of an assignment on the study's data, or None where a constraint of the space does not hold."""
+    """The configuration of an assignment on the study's data, or None where a constraint of the space does not hold."""
     info = study.data.info
     fit = study.space.fit(values, info.input, info.classes)
-    return None if fit is None else Candidate(name or assignment_text(values), values, *fit)
+    return None if fit is None else _candidate(study, values, name, *fit)
+
+
+def _candidate(study: Study, values: Assignment, name: str, arch: Architecture, cost: Cost) -> Candidate:
+    recipe = study.recipe_of(values)
+    return Candidate(name or assignment_text(values), values, arch, cost, recipe, differing(recipe, study.recipe))
+
+
+def _config(arch: Architecture, overrides: dict[str, Any]) -> str:
+    return _digest([arch.arch_id, overrides]) if overrides else arch.arch_id
 
 
 def candidates(study: Study) -> list[Candidate]:
-    """Every network that is known beforehand, each once, in the order in which they run; none for an adaptive search.
+    """Every configuration that is known beforehand, each once, in the order in which they run; none for an adaptive
+    search.
 
     Raises:
-        DocumentError: if a listed row breaks a constraint of the space or repeats another row's network.
+        DocumentError: if a listed row breaks a constraint of the space or repeats another row's configuration.
         UserError: if the space cannot give as many random networks as asked for.
     """
     if study.search.kind == "rows":
         return _rows(study)
     if study.search.kind == "grid":
         every = (candidate(study, values) for values in study.space.assignments())
-        return list({found.architecture: found for found in every if found is not None}.values())
-    if study.search.kind == "random":
-        info = study.data.info
-        drawn = sample(study.space, study.search.trials, study.search.seed, info.input, info.classes)
-        return [Candidate(assignment_text(s.values), s.values, s.architecture, s.cost) for s in drawn]
-    return []
+        return list({found.config: found for found in every if found is not None}.values())
+    return _random(study) if study.search.kind == "random" else []
+
+
+def _random(study: Study) -> list[Candidate]:
+    def same(values: Assignment, arch: Architecture) -> str:
+        return _config(arch, differing(study.recipe_of(values), study.recipe))
+
+    info, search = study.data.info, study.search
+    drawn = sample(study.space, search.trials, search.seed, info.input, info.classes, same)
+    return [_candidate(study, s.values, "", s.architecture, s.cost) for s in drawn]
 
 
 def _rows(study: Study) -> list[Candidate]:
     problems = Problems()
-    found: dict[Architecture, tuple[int, Candidate]] = {}
+    found: dict[str, tuple[int, Candidate]] = {}
     for i, (name, values) in enumerate(study.search.rows):
         row = candidate(study, values, name)
         if row is None:
             broken = ", ".join(c.source for c in _broken(study, values))
             problems.add(("search", "rows", i), f"does not satisfy the space's constraint {broken}")
-        elif row.architecture in found:
-            problems.add(("search", "rows", i), f"is the same network as rows[{found[row.architecture][0]}]")
+        elif row.config in found:
+            alike = " by the same recipe" if study.space.recipe else ""
+            problems.add(("search", "rows", i), f"is the same network as rows[{found[row.config][0]}]{alike}")
         else:
-            found[row.architecture] = (i, row)
+            found[row.config] = (i, row)
     if problems.found:
         raise study.document.error(problems.found)
     return [row for _, row in found.values()]
@@ -80,20 +108,20 @@ def _broken(study: Study, values: Assignment) -> list[Expression]:
 
 
 def planned_trials(study: Study, known: int) -> int:
-    """How many trials the study has, where ``known`` is the number of networks known beforehand."""
+    """How many trials the study has, where ``known`` is the number of configurations known beforehand."""
     return (study.search.trials if study.search.kind == "tpe" else known) * len(study.seeds)
 
 
-def trial_id(study: Study, arch: Architecture, seed: int) -> str:
+def trial_id(study: Study, row: Candidate, seed: int) -> str:
     """16 hexadecimal digits that name one (architecture, seed, recipe, data) for ever.
 
     Where the data lie, how the trial is scheduled and what it is called do not enter.
     """
     return _digest(
         {
-            "architecture": arch_to_dict(arch),
+            "architecture": arch_to_dict(row.architecture),
             "seed": seed,
-            "recipe": recipe_to_dict(study.recipe),
+            "recipe": recipe_to_dict(row.recipe),
             "data": [study.data.info.name, study.data.validation],
         }
     )[:16]
@@ -102,12 +130,14 @@ def trial_id(study: Study, arch: Architecture, seed: int) -> str:
 def trial_spec(study: Study, row: Candidate, seed: int, folder: str | None) -> dict[str, Any]:
     """Everything that one trial needs, as plain JSON values."""
     return {
-        "trial": trial_id(study, row.architecture, seed),
+        "trial": trial_id(study, row, seed),
+        "config": row.config,
         "name": row.name,
         "seed": seed,
         "architecture": arch_to_dict(row.architecture),
         "parameters": row.values,
-        "recipe": recipe_to_dict(study.recipe),
+        "recipe": recipe_to_dict(row.recipe),
+        "overrides": row.overrides,
         "data": {"name": study.data.info.name, "root": study.data.root, "validation": study.data.validation},
         "threads": study.resources.cpu,
         "device": "cuda" if study.resources.gpu else "cpu",

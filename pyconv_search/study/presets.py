@@ -27,7 +27,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment": {**_INCEPTION_CROP, "cutmix": 1.0},
         "precision": "fp16",
     },
-    "psconv-imagenet": {**_PAPERS, "epochs": 120, "schedule": "cosine", "augment": _INCEPTION_CROP},
+    "psconv-imagenet": {
+        **_PAPERS,
+        "epochs": 120,
+        "schedule": "cosine",
+        "augment": _INCEPTION_CROP,
+        "select": "best",
+    },
     "resnext-cifar": {
         **_PAPERS,
         "epochs": 300,
@@ -70,7 +76,8 @@ ABOUT = {
     "pyconv-imagenet-cutmix": "PyConv, supplement (+ augment): 300 epochs, CutMix, cosine, batch 1,024, mixed "
     "precision. The paper does not print its learning rate: here the linear rule and 5 epochs of warm-up (Goyal et al. "
     "2017), and CutMix in every batch with α = 1 (Yun et al. 2019, ImageNet).",
-    "psconv-imagenet": "PSConv, section 4.1: 120 epochs, half a cosine.",
+    "psconv-imagenet": "PSConv, section 4.1: 120 epochs, half a cosine, the best epoch counts (in the paper by the "
+    "ImageNet validation images, which are its test images, too).",
     "resnext-cifar": "ResNeXt-29 on CIFAR (Xie et al. 2017, section 5.3), which PSConv follows: 300 epochs, steps at "
     "150 and 225, batch 128.",
     "pyconv-video": "PyConv, supplement: Kinetics-400, clips of every fourth frame, batch 64, dropout 0.5, "
@@ -80,16 +87,24 @@ ABOUT = {
 }
 
 
-def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a preset, replaced one by one by those that are given; those of ``augment`` one by one, too.
+def merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe, replaced one by one by those that are given; inside ``augment`` and its like, too.
 
-    With other epochs and the preset's own steps these keep their share of the epochs.
+    With other epochs and the recipe's own steps these keep their share of the epochs.
     """
-    values = {**preset, **given}
-    if isinstance(given.get("augment"), Mapping):
-        values["augment"] = {**preset.get("augment", {}), **given["augment"]}
-    own, epochs = preset.get("schedule"), given.get("epochs")
-    if "schedule" not in given and isinstance(own, Mapping) and isinstance(epochs, int) and epochs > 0:
-        steps = sorted({round(step * epochs / preset["epochs"]) for step in own["steps"]} - {0, epochs})
-        values["schedule"] = {**own, "steps": steps}
+    values = {**base, **given}
+    for key, own in base.items():
+        if isinstance(own, Mapping) and isinstance(given.get(key), Mapping):
+            values[key] = {**own, **given[key]}
+    schedule, written = values.get("schedule"), given.get("schedule", {})
+    if isinstance(schedule, Mapping) and isinstance(written, Mapping) and "steps" not in written:
+        values["schedule"] = _scaled(schedule, base.get("epochs"), given.get("epochs"))
     return values
+
+
+def _scaled(schedule: Mapping[str, Any], before: Any, epochs: Any) -> dict[str, Any]:
+    """The schedule with its steps moved to other epochs, where both are what epochs can be."""
+    if not all(isinstance(n, int) and n > 0 for n in (before, epochs)):
+        return dict(schedule)
+    steps = schedule["steps"] if isinstance(schedule["steps"], list) else [schedule["steps"]]
+    return {**schedule, "steps": sorted({round(step * epochs / before) for step in steps} - {0, epochs})}

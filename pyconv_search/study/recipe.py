@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pyconv_search.fields import Fields, integers, kind_of, shown
+from pyconv_search.fields import Fields, Path, Problems, integers, kind_of, shown
 from pyconv_search.study.presets import RECIPES, merged
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -114,18 +114,34 @@ def read_recipe(fields: Fields, key: str = "recipe") -> Recipe:
     Mistakes go to ``fields.problems``.
     """
     given = fields.take(key)
-    given = {"preset": given} if isinstance(given, str) else given
     path = (*fields.path, key)
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and not isinstance(given, (str, Mapping)):
         fields.add(key, f"must be the name of a recipe or a mapping of values, but got {kind_of(given)}")
-        given = {"epochs": 1}
-    own = Fields({} if given is None else given, path, fields.problems)
-    preset = own.text("preset", None, tuple(RECIPES))
-    values = dict(given or {"epochs": 1})
-    values.pop("preset", None)
-    if preset:
-        values = merged(RECIPES[preset], values)
-    return _read(Fields(values, path, fields.problems))
+    values = _by_name(given) if isinstance(given, (str, Mapping)) else {"epochs": 1}
+    return _read(Fields(_settled(values, path, fields.problems), path, fields.problems))
+
+
+def overridden(given: str | Mapping[str, Any], overrides: Mapping[str, Any], problems: Problems) -> Recipe:
+    """The recipe that a study gives, with some values replaced one by one, as :func:`read_recipe` does with a preset's.
+
+    ``preset`` among the ``overrides`` replaces the study's; the study's own values stay over it. Mistakes in the
+    overrides go to ``problems`` under the path ``recipe``; what the study gives must be without any.
+    """
+    path = ("recipe",)
+    values = {**_by_name(given), **{key: overrides[key] for key in ("preset",) if key in overrides}}
+    rest = {key: value for key, value in overrides.items() if key != "preset"}
+    return _read(Fields(merged(_settled(values, path, problems), rest), path, problems))
+
+
+def _by_name(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"preset": given} if isinstance(given, str) else dict(given)
+
+
+def _settled(values: dict[str, Any], path: Path, problems: Problems) -> dict[str, Any]:
+    """The values over those of their preset, which is taken out."""
+    preset = Fields(values, path, problems).text("preset", None, tuple(RECIPES))
+    own = {key: value for key, value in values.items() if key != "preset"}
+    return merged(RECIPES[preset], own) if preset else own
 
 
 def _read(fields: Fields) -> Recipe:

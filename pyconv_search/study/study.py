@@ -17,6 +17,7 @@ from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import Recipe, read_recipe
@@ -117,6 +118,12 @@ class Study:
         """The objective that is measured, not computed, and that rungs and the verdict compare."""
         return next(name for name in self.objectives if name in MEASURES)
 
+    def recipe_of(self, values: Assignment) -> Recipe:
+        """The recipe of an assignment: the study's, with what the space's file replaces in it."""
+        if not self.space.recipe:
+            return self.recipe
+        return recipe_of(self.space, self.document.value["recipe"], values)
+
 
 def load_study(file: str | FilePath) -> Study:
     """The study in a YAML file, its space and its data set's description included.
@@ -138,7 +145,20 @@ def load_study(file: str | FilePath) -> Study:
     if study is None or space is None:
         raise UserError(f"{file}: is not a study")
     check(study.space, study.data.info.input, study.data.info.classes)
+    most_epochs(study)
     return study
+
+
+def most_epochs(study: Study) -> int:
+    """The largest number of epochs for which a network of the study may be trained.
+
+    Raises:
+        DocumentError: with every mistake of the recipes, at its place in the space's file.
+    """
+    if not study.space.recipe:
+        return study.recipe.epochs
+    alike = study.recipe.epochs if study.scheduler.kind == "asha" else None
+    return check_recipes(study.space, study.document.value["recipe"], alike)
 
 
 def _space(fields: Fields, folder: FilePath) -> Space | None:
@@ -389,6 +409,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),
+        "space_recipe": dict(space.recipe) or None,
         "input": list(data.info.input),
         "classes": data.info.classes,
         "published": published_to_dict(study.published),

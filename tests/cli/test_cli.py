@@ -19,7 +19,15 @@ Said = tuple[int, str, str]
 
 @pytest.mark.parametrize(
     "words",
-    ["--help", "networks", "networks ps-resnet-50", "cost pyconvresnet-50+pyconvssd", "cost resnet3d-50 --json"],
+    [
+        "--help",
+        "networks",
+        "networks ps-resnet-50",
+        "cost pyconvresnet-50+pyconvssd",
+        "cost resnet3d-50 --json",
+        "recipes",
+        "recipes pyconv-imagenet --json",
+    ],
 )
 def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
     code = (
@@ -36,7 +44,7 @@ def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
 def test_help_names_every_command(command: Callable[..., Said]) -> None:
     status, said, _ = command("--help")
     assert status == 0
-    for name in ("space", "cost", "networks", "plan", "run", "status", "report", "data", "bench"):
+    for name in ("space", "cost", "networks", "recipes", "plan", "run", "status", "report", "data", "bench"):
         assert f"  {name} " in said
 
 
@@ -101,7 +109,8 @@ def test_shipped_spaces(command: Callable[..., Said], file: str) -> None:
     assert described["networks"] > 0
     assert set(described["costs"]) == {"params", "macs", "gmacs", "activations", "receptive_field"}
     status, out, _ = command("space", "sample", f"spaces/{file}", "-n", 2, "--seed", 1)
-    assert [set(json.loads(line)) for line in out.splitlines()] == [{"arch_id", "parameters", "architecture"}] * 2
+    keys = {"arch_id", "parameters", "architecture"} | ({"recipe"} if described["recipe"] else set())
+    assert [set(json.loads(line)) for line in out.splitlines()] == [keys] * 2
 
 
 def test_cost_of_a_preset_and_of_a_space_of_one(command: Callable[..., Said], tmp_path: Path) -> None:
@@ -154,6 +163,11 @@ def broken_archive(folder: Path) -> Path:
         ("space sample spaces/pyconv_levels.yaml -n 0", 2, "-n"),
         ("cost spaces/pyconv_levels.yaml", 1, "holds 832 assignments, not one"),
         ("cost resnet51", 1, "unknown network 'resnet51'; did you mean resnet-50?"),
+        (
+            "recipes pyconv-imagnet",
+            1,
+            "no recipe is called 'pyconv-imagnet'; did you mean pyconv-imagenet?; there are: ",
+        ),
         ("plan nowhere.yaml", 1, "no such file"),
         ("run {dir}/empty.yaml", 1, "is empty"),
         ("run studies/quickstart.yaml --out {dir}", 1, "is not empty and not the folder of a run"),

@@ -267,6 +267,18 @@ def test_columns_of_a_newer_version_are_passed_over(folder, make_row):
     assert read(folder).rows == (make_row("a"),)
 
 
+def test_rows_of_an_older_version_are_known_by_their_architecture(folder, make_row):
+    row = make_row("a")
+    line = store.encode_record(row)
+    for column in (b'"config":"' + row.arch_id.encode() + b'",', b'"recipe":{},'):
+        assert column in line
+        line = line.replace(column, b"")
+    (folder / "journal.jsonl").write_bytes(line + store.encode_record(make_row("b", config="c", recipe={"lr": 0.2})))
+    old, new = read(folder).rows
+    assert (old, old.config, old.recipe) == (row, row.arch_id, {})
+    assert (new.arch_id, new.config, new.recipe) == (row.arch_id, "c", {"lr": 0.2})
+
+
 def test_what_is_not_the_folder_of_a_run_is_told(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         read(tmp_path / "nowhere")

@@ -334,7 +334,7 @@ def test_hostile_and_mistyped_files_are_refused_quickly(text: str, words: str) -
         ),
         (
             "space: t\nparameters: {a: {int: [1, 2], choice: [1]}}\nnetwork: {depth: 18}",
-            "must have exactly one of the keys choice, ordered, int, sequence, but got choice, int",
+            "must have exactly one of the keys choice, ordered, int, float, sequence, but got choice, int",
         ),
     ],
 )
@@ -382,7 +382,7 @@ def test_an_assignment_of_a_caller_is_checked(make_space: Make, values: dict[str
         ),
         (
             "space: t\nparameters: {a: {choice: [1, 2]}}\nnetwork: {depth: 18}",
-            "f.yaml:2:17 parameters.a: is used by nothing; write $a where the network has it, or leave it out",
+            "f.yaml:2:17 parameters.a: is used by nothing; write $a where the network or the recipe has it, or leave it out",
         ),
         (
             "space: t\nparameters: {a: {choice: [5, 2]}}\nnetwork: {depth: 18, classes: $a}",

@@ -54,7 +54,7 @@ def test_random_networks_are_seeded_and_different(write_study: Write) -> None:
 def test_a_trial_is_named_by_what_decides_its_numbers(write_study: Write) -> None:
     def name(seed: int = 0, **changes: object) -> str:
         study = load_study(write_study(**changes))
-        return trial_id(study, candidates(study)[0].architecture, seed)
+        return trial_id(study, candidates(study)[0], seed)
 
     same = name()
     assert same == name(seeds=5) == name(resources={"cpu": 2}) == name(study="other") == name(weights="discard")

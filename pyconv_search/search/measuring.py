@@ -150,8 +150,8 @@ def sizes(study: Study, work: Work, console: Console, ending: Callable[[], bool]
             known[key] = _verdict(study, network, (size, processes), key)
             verdicts.write(work.folder, known)
             console.print(str(known[key]), highlight=False, markup=False, soft_wrap=True)
-        chosen[network.architecture.arch_id] = known[key].together
-    return lambda network: chosen.get(network.architecture.arch_id, 1)
+        chosen[network.config] = known[key].together
+    return lambda network: chosen.get(network.config, 1)
 
 
 def _questions(study: Study, work: Work, processes: int) -> list[tuple[Candidate, int]]:
@@ -168,7 +168,7 @@ def _questions(study: Study, work: Work, processes: int) -> list[tuple[Candidate
 def _effort(study: Study, network: Candidate) -> float:
     """About how many seconds all trials of a network take, one after the other, with the resources of one."""
     rate = RATE["cuda"] * study.resources.gpu if study.resources.gpu else RATE["cpu"] * study.resources.cpu
-    return 3 * network.cost.macs * study.data.train * study.recipe.epochs * len(study.seeds) / rate
+    return 3 * network.cost.macs * study.data.train * network.recipe.epochs * len(study.seeds) / rate
 
 
 def _verdict(study: Study, network: Candidate, setting: tuple[int, int], key: str) -> Verdict:

@@ -148,7 +148,10 @@ def _step(member: Trial) -> int:
 
 
 def _advance(members: Sequence[Trial], stack: Stack) -> list[Epoch | Diverged]:
-    """One epoch of all members in a stack. Times are each member's share of the time that all took."""
+    """One epoch of all members in a stack.
+
+    Times are each member's share of the time that all took, the peak memory that of all together.
+    """
     first, share = members[0], 1 / len(members)
     first.settle()
     train, held_out = first.sources

@@ -33,7 +33,7 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
-    found = data.load(study.data.info.name, study.data.root, study.data.validation)
+    found = data.load(**study.data.key)
     known = candidates(study)
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
     values["networks"] = [row.config for row in known] or None

@@ -37,7 +37,8 @@ from pyconv_search.search.outcome import blank_row, detail_of, device_name, envi
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import checkpoint, data, device, loop, memory
 from pyconv_search.training.learner import Learner, make_learner
-from pyconv_search.training.source import Source, View, to_device
+from pyconv_search.training.source import Source, View
+from pyconv_search.training.streaming import source_of
 from pyconv_search.training.tally import Scores, Tally
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Trial:
         self._device = device.find_device(spec["device"])
         self.settle()
         wanted = spec["data"]
-        self._data_key = (wanted["name"], wanted["root"], wanted["validation"])
+        self._data_key = images.key_of(wanted)
         images.check_fit(self._architecture, self._data())
         self._learner: Learner | None = self._fresh()
         self._resume()
@@ -133,7 +134,7 @@ class Trial:
         if self._best:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
-        scores = loop.evaluate(learner, to_device(found.test, found.info, self._device), view)
+        scores = loop.evaluate(learner, source_of(found.test, found.info, self._device, self._views), view)
         if self._folder and self.spec["keep_weights"]:
             path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
             checkpoint.save_weights(learner.evaluated, path, self._weights_metadata())
@@ -183,6 +184,10 @@ class Trial:
         *_, height, width = self._architecture.input
         return height, width
 
+    @property
+    def _views(self) -> int:
+        return self._recipe.clips * self._recipe.crops
+
     def _epoch(self, learner: Learner) -> Epoch:
         train, held_out = self.sources
         memory.reset_peak(self._device)
@@ -204,7 +209,7 @@ class Trial:
     @property
     def sources(self) -> tuple[Source, Source]:
         """The images to train on and those to validate with."""
-        return images.on_device(*self._data_key, self._device)
+        return images.on_device(self._data_key, self._device, self._views)
 
     @property
     def view(self) -> View:

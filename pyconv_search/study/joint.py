@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pyconv_search.fields import Problem, Problems, SpecError
@@ -31,10 +31,15 @@ def differing(recipe: Recipe, usual: Recipe) -> dict[str, Any]:
     return {name: value for name, value in own.items() if value != others[name]}
 
 
-def check_recipes(space: Space, given: str | Mapping[str, Any], epochs: int | None = None) -> int:
+def check_recipes(
+    space: Space,
+    given: str | Mapping[str, Any],
+    epochs: int | None = None,
+    unfit: Callable[[Recipe], Iterable[Problem]] = lambda recipe: (),
+) -> int:
     """Read the recipes of all assignments, or of very many a telling part; return the largest number of epochs.
 
-    With ``epochs`` they all have to train for so many.
+    With ``epochs`` they all have to train for so many. ``unfit``: what is wrong with one of them.
 
     Raises:
         DocumentError: with every mistake at its place in the space's file, each once.
@@ -50,6 +55,7 @@ def check_recipes(space: Space, given: str | Mapping[str, Any], epochs: int | No
         except SpecError as error:
             found += [_told(problem, values) for problem in error.problems]
             continue
+        found += [_told(problem, values) for problem in unfit(recipe)]
         most = max(most, recipe.epochs)
         if epochs is not None and recipe.epochs != epochs:
             text = (

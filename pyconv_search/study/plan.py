@@ -122,7 +122,7 @@ def trial_id(study: Study, row: Candidate, seed: int) -> str:
             "architecture": arch_to_dict(row.architecture),
             "seed": seed,
             "recipe": recipe_to_dict(row.recipe),
-            "data": [study.data.info.name, study.data.validation],
+            "data": [study.data.info.name, study.data.validation, *study.data.subset],
         }
     )[:16]
 
@@ -138,7 +138,7 @@ def trial_spec(study: Study, row: Candidate, seed: int, folder: str | None) -> d
         "parameters": row.values,
         "recipe": recipe_to_dict(row.recipe),
         "overrides": row.overrides,
-        "data": {"name": study.data.info.name, "root": study.data.root, "validation": study.data.validation},
+        "data": study.data.key,
         "threads": study.resources.cpu,
         "device": "cuda" if study.resources.gpu else "cpu",
         "folder": folder,

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -22,6 +23,7 @@ from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
+from pyconv_search.study.views import unfit
 
 MOST_TRIALS = 100_000
 MEASURES = ("top1_error", "top5_error", "loss")
@@ -37,8 +39,19 @@ class Data:
     validation: int | None
 
     @property
+    def subset(self) -> tuple[int, ...]:
+        """The number of classes where the data are a subset of the data set, else nothing."""
+        return (self.info.classes,) if self.info.subset else ()
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a worker needs to load it, as plain JSON values; classes only of a subset."""
+        values = {"name": self.info.name, "root": self.root, "validation": self.validation}
+        return values | ({"classes": self.info.classes} if self.info.subset else {})
+
+    @property
     def train(self) -> int:
-        """How many images are trained on."""
+        """How many images are trained on; of a subset, about how many."""
         held_out = self.info.validation if self.validation is None else self.validation
         return self.info.train + self.info.validation - held_out
 
@@ -158,7 +171,7 @@ def most_epochs(study: Study) -> int:
     if not study.space.recipe:
         return study.recipe.epochs
     alike = study.recipe.epochs if study.scheduler.kind == "asha" else None
-    return check_recipes(study.space, study.document.value["recipe"], alike)
+    return check_recipes(study.space, study.document.value["recipe"], alike, partial(unfit, study.data.info))
 
 
 def _space(fields: Fields, folder: FilePath) -> Space | None:
@@ -172,14 +185,16 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
     head = space.settings.get("head")
     if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
         fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")
-    if len(space.input) != 3:
-        fields.add("space", f"a study trains on images, but the networks of {space.name!r} are for video")
     return space
 
 
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
+    if data is not None:
+        for problem in unfit(data.info, recipe):
+            fields.problems.add(problem.path, problem.text)
+        _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
     seeds, objectives, resources = (
@@ -244,7 +259,12 @@ def _data(fields: Fields) -> Data | None:
         return None
     _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
     root, held_out = options.text("root", None), options.integer("validation", None, high=10**9)
+    classes = options.integer("classes", None, high=10**9)
     options.close()
+    try:
+        info = datasets.get(info.name, classes)
+    except UserError as error:
+        options.add("classes", str(error))
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
         options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
@@ -252,6 +272,16 @@ def _data(fields: Fields) -> Data | None:
     if expanded and not os.path.isabs(expanded):
         expanded = os.path.abspath(expanded)
     return Data(info, expanded, held_out)
+
+
+def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
+    if space is not None and len(space.input) != len(info.input):
+        kinds = {3: "images", 4: "videos"}
+        fields.add(
+            "space",
+            f"the networks of {space.name!r} are for {kinds[len(space.input)]}, but {info.name} holds "
+            f"{kinds[len(info.input)]}",
+        )
 
 
 def _scheduler(fields: Fields, epochs: int) -> Scheduler:
@@ -391,7 +421,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
             "about": space.about,
             "parameters": {p.name: str(p.domain) for p in space.parameters},
         },
-        "data": {"name": data.info.name, "root": data.root, "validation": data.validation, "about": data.info.about},
+        "data": data.key | {"about": data.info.about},
         "recipe": recipe_to_dict(study.recipe),
         "search": {
             "kind": study.search.kind,

@@ -66,7 +66,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """One split on the device. ``pixels``: uint8, N × C × H × W. ``labels``: int64, N. ``mean``, ``std``: C × 1 × 1."""
+    """One split on the device. ``pixels``: uint8, N × C × H × W. ``labels``: int64, N. ``mean``, ``std``: C × 1 × 1.
+
+    Of clips, ``pixels`` are N × C × T × H × W, and ``mean`` and ``std`` C × 1 × 1 × 1.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -79,29 +82,38 @@ class Images:
 
     def train_batches(self, view: View, order: tuple[Tensor, ...], start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As :class:`Source` has it; cropped and mirrored in batches, on the device."""
-        recipe, image = view.recipe, (self.pixels.shape[2], self.pixels.shape[3])
+        recipe, image = view.recipe, (self.pixels.shape[-2], self.pixels.shape[-1])
         for step in range(start, len(order)):
             count, share = len(order[step]), view.share(len(order[step]))
             chosen = order[step][share].to(self.pixels.device)
-            pixels, generator = self.pixels[chosen], generator_of(view.seed, view.epoch, step)
+            pixels, generator = self._flat(self.pixels[chosen]), generator_of(view.seed, view.epoch, step)
             moves = draw_moves(count, recipe.crop, recipe.flip, generator)[share]
             if recipe.scale[1]:
                 boxes = draw_boxes(count, image, recipe.scale, generator)[share]
-                yield resized_crops(pixels, boxes, moves[:, 2], view.size), self.labels[chosen]
+                found = resized_crops(pixels, boxes, moves[:, 2], view.size)
             else:
-                yield resized(moved(pixels, moves, recipe.crop), view.size), self.labels[chosen]
+                found = resized(moved(pixels, moves, recipe.crop), view.size)
+            yield self._whole(found), self.labels[chosen]
 
     def eval_batches(self, view: View, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As :class:`Source` has it; whole images."""
         share = view.share(len(self))
         for first in range(share.start, share.stop, batch):
             part = slice(first, min(first + batch, share.stop))
-            yield resized(self.pixels[part], view.size), self.labels[part]
+            yield self._whole(resized(self._flat(self.pixels[part]), view.size)), self.labels[part]
+
+    def _flat(self, pixels: Tensor) -> Tensor:
+        """The frames of clips as channels: all of them are augmented alike."""
+        return pixels.flatten(1, -3)
+
+    def _whole(self, pixels: Tensor) -> Tensor:
+        return pixels.unflatten(1, self.pixels.shape[1:-2])
 
 
 def to_device(split: Split, info: DataSetInfo, device: torch.device) -> Images:
     """A split as tensors on ``device``; on a CPU they share the memory of the arrays."""
     mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1) for values in (info.mean, info.std)
+        torch.tensor(values, dtype=torch.float32, device=device).view(-1, *[1] * (len(info.input) - 1))
+        for values in (info.mean, info.std)
     )
     return Images(torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device), mean, std)

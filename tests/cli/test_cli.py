@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import pyconv_search
 
@@ -132,10 +133,36 @@ def test_data(command: Callable[..., Said], tmp_path: Path) -> None:
     assert "fashion-mnist-small" in out
     assert "10,000" in out
     names = [row["name"] for row in json.loads(command("data", "list", "--json")[1])]
-    assert names == ["fashion-mnist-small", "fashion-mnist", "cifar10", "cifar100"]
+    assert names == [
+        "fashion-mnist-small",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "imagenet",
+        "imagenet-shapes",
+        "kinetics-400",
+        "kinetics-shapes",
+    ]
     status, out, _ = command("data", "check", "fashion-mnist-small")
     assert status == 0
     assert "fashion-mnist-small: ok" in out
+
+
+def test_data_in_files(command: Callable[..., Said], tmp_path: Path) -> None:
+    for split, images in (("train", 3), ("val", 2)):
+        for folder in ("n01440764", "n02102040"):
+            (tmp_path / "mine" / split / folder).mkdir(parents=True)
+            for i in range(images):
+                file = tmp_path / "mine" / split / folder / f"{folder}_{i}.JPEG"
+                Image.new("RGB", (40, 30), (i, 50, 100)).save(file)
+    place = ("imagenet", "--root", str(tmp_path / "mine"))
+    assert command("data", "check", *place)[2].startswith(f"error: {tmp_path}/mine/train: has 2 classes, but imagenet")
+    status, out, _ = command("data", "pack", *place, "--classes", "2", "--side", "20", "--workers", "1")
+    assert (status, out) == (0, f"{tmp_path}/mine.pack\n")
+    status, out, _ = command("data", "check", *place, "--classes", "2", "--json")
+    found = json.loads(out)
+    assert (status, found["found_at"], found["classes"]) == (0, f"{tmp_path}/mine.pack", 2)
+    assert [split["images"] for split in found["splits"]] == [5, 1, 4]
 
 
 def broken_archive(folder: Path) -> Path:
@@ -178,6 +205,10 @@ def broken_archive(folder: Path) -> Path:
         ("data check cifar11", 1, "did you mean"),
         ("data check cifar10 --root {dir}/nothing", 1, "nothing"),
         ("data check cifar10 --root {dir}/cifar-10-binary.tar.gz", 1, "cifar-10-binary.tar.gz"),
+        ("data check imagenet --root {dir} --classes 1", 1, "classes is 1, but must be between 2 and 1,000"),
+        ("data pack cifar10", 1, "cifar10: is kept in memory, where nothing needs to be packed"),
+        ("data pack imagenet --root {dir}", 1, "has none of train/ and val/"),
+        ("data pack imagenet --side 2", 2, "--side"),
         ("frobnicate", 2, "No such command"),
         ("run", 2, "Missing argument"),
     ],

@@ -28,7 +28,7 @@ def test_a_trained_network_scores_what_its_row_says(tiny_study: Callable[..., Pa
     model = pyconv_search.load_model(tmp_path / "weights" / f"{row.trial}.safetensors")
     assert not model.training
     learner = make_learner(model, study.recipe, 0, torch.device("cpu"))
-    found = images.data_set("fashion-mnist-small", None, None)
+    found = images.data_set("fashion-mnist-small", None, None, None)
     test = to_device(found.test, found.info, torch.device("cpu"))
     scores = loop.evaluate(learner, test, loop.view_of(learner, 0, (28, 28), full=True))
     assert (scores.loss, scores.top1_error) == (row.test_loss, row.test_top1_error)

@@ -29,7 +29,9 @@ SCORES = ("train_loss", "val_loss", "val_top1_error", "val_top5_error")
 LOSSES = ("val_loss", "test_loss")
 
 
-def noise(name: str, root: str | None = None, validation: int | None = None) -> data.DataSet:
+def noise(
+    name: str, root: str | None = None, validation: int | None = None, classes: int | None = None
+) -> data.DataSet:
     """Small random pictures, the same ones every time; each class has a brightness of its own."""
     numbers = np.random.default_rng(1)
 

@@ -66,7 +66,9 @@ class CountedDataSet:
         return self.held
 
 
-def noise(name: str, root: str | None = None, validation: int | None = None) -> CountedDataSet:
+def noise(
+    name: str, root: str | None = None, validation: int | None = None, classes: int | None = None
+) -> CountedDataSet:
     """Small random pictures, the same ones every time; each class has a brightness of its own."""
     numbers = np.random.default_rng(1)
 
@@ -386,7 +388,7 @@ def is_parameter(name: str) -> bool:
 
 
 def test_the_test_split_is_read_once_and_at_the_end_only(tmp_path: Path):
-    found = images.data_set("noise", None, None)
+    found = images.data_set("noise", None, None, None)
     subject = Trial(spec(tmp_path))
     while not subject.done:
         subject.advance()
@@ -399,7 +401,7 @@ def test_the_test_split_is_read_once_and_at_the_end_only(tmp_path: Path):
 
 
 def test_other_ends_do_not_read_the_test_split(tmp_path: Path):
-    found = images.data_set("noise", None, None)
+    found = images.data_set("noise", None, None, None)
     for end in (Trial.so_far, lambda subject: subject.fail(RuntimeError())):
         subject = Trial(spec(tmp_path))
         subject.advance()
@@ -631,7 +633,7 @@ def test_the_data_set_is_read_once_a_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(data, "load", lambda *key: (loads.append(key), noise(*key))[1])
     for seed in range(3):
         Trial(spec(seed=seed)).advance()
-    assert loads == [("noise", None, None)]
+    assert loads == [("noise", None, None, None)]
 
 
 def test_a_trial_that_has_ended_holds_no_model():

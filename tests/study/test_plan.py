@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from pyconv_search.arch.canonical import from_dict
+from pyconv_search.arch.presets import preset
+from pyconv_search.arch.published.networks import network_rows
+from pyconv_search.arch.published.results import result_tables
 from pyconv_search.errors import UserError
 from pyconv_search.study.plan import candidates, planned_trials, trial_id, trial_spec
 from pyconv_search.study.study import load_study
@@ -71,3 +74,27 @@ def test_a_trial_is_described_by_plain_json(write_study: Write) -> None:
     assert json.loads(json.dumps(spec)) == spec
     assert from_dict(spec["architecture"]) == row.architecture
     assert (spec["seed"], spec["threads"], spec["device"], spec["folder"]) == (7, 2, "cuda", "/runs/a")
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "others"),
+    [
+        ("pyconv_table2", ("pyconv", "Table 2"), ()),
+        ("psconv_table4", ("psconv", "Table 2"), ("drn-a-50",)),
+        ("psconv_cifar100", ("psconv", "Table 6"), ()),
+    ],
+)
+def test_the_papers_studies_hold_the_papers_networks(
+    monkeypatch: pytest.MonkeyPatch, file: str, table: tuple[str, str], others: tuple[str, ...]
+) -> None:
+    for name in ("IMAGENET", "CIFAR"):
+        monkeypatch.setenv(name, "/somewhere")
+    study = load_study(Path(__file__).parents[2] / "studies" / f"{file}.yaml")
+    found = {row.architecture.arch_id: row.name for row in candidates(study)}
+    printed = [row for row in network_rows() if (row.paper, row.table) == table and row.network not in others]
+    assert len(printed) > 1
+    assert {preset(row.network).arch_id for row in printed} <= set(found)
+    assert study.published is not None
+    results = {row.row for row in result_tables()[study.published.reference].rows}
+    if file != "psconv_table4":  # It holds the rows of three tables.
+        assert set(found.values()) == results

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pyconv_search.errors import UserError
+from pyconv_search.study.plan import candidates, trial_id, trial_spec
 from pyconv_search.study.recipe import from_dict, to_dict
 from pyconv_search.study.study import load_study, study_to_dict
 
@@ -72,6 +73,10 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"data": "cifar11"}, "did you mean"),
         ({"data": {"cifar10": {"rot": "x"}}}, "data.cifar10.rot: unknown key; did you mean root?"),
         ({"data": None}, "data: is required, but missing"),
+        ({"data": {"imagenet": {"classes": 1001}}}, "data.imagenet.classes: imagenet: classes is 1001, but must be between 2 and 1,000"),
+        ({"data": {"cifar10": {"classes": 5}}}, "data.cifar10.classes: cifar10: has 10 classes, and none of them can be left out"),
+        ({"data": "imagenet", "recipe": {"epochs": 2, "augment": {"crop": 4}}}, "recipe.augment.crop: pads small images of one size, but those of imagenet"),
+        ({"recipe": {"epochs": 2, "augment": {"short_side": [28, 32]}}}, "recipe.augment.short_side: resizes large images of any size, but those of fashion-mnist-small are all 28×28 pixels"),
         ({"space": "nowhere.yaml"}, "no such file"),
         ({"recipe": {"epochs": 0}}, "recipe.epochs: must be an integer between 1 and 100000, but got 0; nearest: 1"),
         ({"recipe": {"epoch": 2}}, "recipe.epoch: unknown key; did you mean epochs?"),
@@ -120,6 +125,64 @@ def test_several_mistakes_at_once(write_study: Write) -> None:
     with pytest.raises(UserError) as caught:
         load_study(path)
     assert len(str(caught.value).splitlines()) == 4
+
+
+VIDEO = """
+space: video
+network: {depth: 8, input: [3, 8, 32, 32], classes: 5, stem: {kernel: 3, width: 8, stride: 2, pool: none}, width: 8}
+"""
+
+
+def test_a_study_of_videos(write_study: Write) -> None:
+    study = load_study(write_study(space_text=VIDEO, data="kinetics-400", recipe="pyconv-video"))
+    (only,) = candidates(study)
+    assert (only.architecture.input, only.architecture.classes) == ((3, 16, 224, 224), 400)
+    assert (study.recipe.clips, study.recipe.crops, study.recipe.frame_step) == (10, 3, 4)
+    assert study.data.key["classes"] == 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"space_text": VIDEO}, "space: the networks of 'video' are for videos, but fashion-mnist-small holds images"),
+        ({"data": "kinetics-400"}, "space: the networks of 'small' are for images, but kinetics-400 holds videos"),
+        (
+            {"recipe": {"epochs": 2, "clips": {"count": 10}}},
+            "recipe.clips: is for videos, but fashion-mnist-small holds images; leave it out",
+        ),
+    ],
+)
+def test_images_and_videos_are_told_apart(write_study: Write, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study(write_study(**changes))
+    assert words in str(caught.value)
+
+
+def test_recipes_of_the_space_fit_the_data_too(write_study: Write) -> None:
+    text = VIDEO.replace("[3, 8, 32, 32]", "[3, 32, 32]") + "recipe: {augment: {crop: $crop}}\n"
+    text += "parameters: {crop: {choice: [2, 4]}}\n"
+    load_study(write_study(space_text=text))
+    with pytest.raises(UserError) as caught:
+        load_study(write_study(space_text=text, data="imagenet"))
+    assert "space.yaml:" in str(caught.value)
+    assert "recipe.augment.crop: pads small images of one size, but those of imagenet" in str(caught.value)
+
+
+def test_a_subset_has_as_many_outputs_as_it_has_classes(write_study: Write) -> None:
+    subset = load_study(write_study(data={"imagenet": {"classes": 100, "root": "/data"}}, recipe="pyconv-imagenet"))
+    assert subset.data.key == {"name": "imagenet", "root": "/data", "validation": None, "classes": 100}
+    (first, *_), data = candidates(subset), study_to_dict(subset)["data"]
+    assert (first.architecture.classes, first.architecture.input, data["classes"]) == (100, (3, 224, 224), 100)
+    spec = trial_spec(subset, first, 0, None)
+    assert spec["data"] == subset.data.key
+    # 1,281,167 images of 1,000 classes, less 50,000 to validate with.
+    assert subset.data.train == 123_116
+    whole = load_study(write_study(data={"imagenet": {"root": "/data"}}, recipe="pyconv-imagenet"))
+    assert whole.data.train == 1_231_167
+    assert "classes" not in study_to_dict(whole)["data"]
+    all_of_them = load_study(write_study(data={"imagenet": {"classes": 1000}}, recipe="pyconv-imagenet"))
+    same = candidates(whole)[0]
+    assert trial_id(whole, same, 0) != trial_id(all_of_them, same, 0)
 
 
 def test_a_space_that_does_not_fit_the_data_is_told(write_study: Write) -> None:

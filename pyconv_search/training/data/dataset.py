@@ -1,4 +1,4 @@
-"""What a loaded data set is: uint8 images and integer labels, in three splits."""
+"""What a loaded data set is: uint8 images, or encoded ones, and integer labels, in three splits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy.typing as npt
 
 from pyconv_search.errors import UserError
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.training.data.encoded import Encoded
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """``images``: uint8, N × C × H × W, 0 to 255. ``labels``: int64, N, from 0."""
+    """``images``: uint8, N × C × H × W (clips: N × C × T × H × W), 0 to 255. ``labels``: int64, N, from 0."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+        if self.images.dtype != np.uint8 or self.images.ndim not in (4, 5):
             raise ValueError(f"images must be uint8 N×C×H×W, but are {self.images.dtype} {self.images.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int64, one an image, but are {self.labels.dtype} {self.labels.shape}")
@@ -37,24 +38,34 @@ class Split:
 class Pool:
     """The official splits of a data set as its files hold them, before validation images are held out."""
 
-    train: Split
-    test: Split
+    train: Split | Encoded
+    test: Split | Encoded
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set in memory. ``info`` carries the counts of these very splits. ``found_at``: folder or archive read."""
+    """A data set, in memory or as encoded images. ``info`` carries the counts of these very splits.
+
+    ``found_at``: folder or archive read.
+    """
 
     info: DataSetInfo
-    train: Split
-    validation: Split
-    test: Split
+    train: Split | Encoded
+    validation: Split | Encoded
+    test: Split | Encoded
     found_at: str = ""
 
     @property
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, Split | Encoded]:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def in_memory(split: Split | Encoded) -> Split:
+    """The split itself; TypeError where its images are encoded."""
+    if isinstance(split, Encoded):
+        raise TypeError("the images of this split are not in memory")
+    return split
 
 
 def as_labels(values: npt.ArrayLike, classes: int, source: str) -> npt.NDArray[np.int64]:
@@ -67,8 +78,13 @@ def as_labels(values: npt.ArrayLike, classes: int, source: str) -> npt.NDArray[n
     return labels.astype(np.int64)
 
 
-def split_sha256(split: Split) -> str:
-    """SHA-256 over the shape, the labels (as little-endian 64-bit integers) and the pixels, as hexadecimal."""
+def split_sha256(split: Split | Encoded) -> str:
+    """SHA-256 over the shape, the labels (as little-endian 64-bit integers) and the pixels, as hexadecimal.
+
+    Of encoded images it is over names, sizes and labels.
+    """
+    if isinstance(split, Encoded):
+        return split.sha256()
     digest = hashlib.sha256(repr(tuple(int(n) for n in split.images.shape)).encode())
     digest.update(split.labels.astype("<i8").tobytes())
     digest.update(np.ascontiguousarray(split.images).data if split.images.size else b"")
@@ -81,5 +97,5 @@ def combine_sha256(splits: dict[str, str]) -> str:
 
 
 def fingerprint(dataset: DataSet) -> str:
-    """SHA-256 over the arrays of all three splits: the same images, labels, order and split give the same text."""
+    """SHA-256 over all three splits: the same images, labels, order and split give the same text."""
     return combine_sha256({name: split_sha256(split) for name, split in dataset.splits.items()})

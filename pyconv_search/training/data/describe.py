@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
-from pyconv_search.training.data.dataset import Split, combine_sha256, split_sha256
+from pyconv_search.training.data.dataset import DataSet, Split, combine_sha256, split_sha256
+from pyconv_search.training.data.encoded import Encoded
+from pyconv_search.training.data.parallel import cores, in_order
+from pyconv_search.training.data.picture import loaded, opened
 from pyconv_search.training.data.registry import load, locations
+from pyconv_search.training.data.video import verify
+
+# Broken files that a message names.
+_NAMED = 100
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """``images``: how many; ``per_class``: how many of each class, by label; ``sha256`` of labels and pixels."""
+    """``images``: how many; ``per_class``: how many of each class, by label; ``sha256`` of the whole split."""
 
     name: str
     images: int
@@ -28,7 +37,7 @@ class CheckReport:
 
     name: str
     found_at: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     classes: int
     splits: tuple[SplitReport, ...]
     fingerprint: str
@@ -41,7 +50,7 @@ class ListingRow:
 
     name: str
     about: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     classes: int
     train: int
     validation: int
@@ -50,9 +59,25 @@ class ListingRow:
     looked_in: tuple[tuple[str, str], ...]
 
 
-def check(name: str, root: str | os.PathLike[str] | None = None) -> CheckReport:
-    """Load a data set in full and describe it; raises UserError as ``load`` does."""
-    data = load(name, root)
+def check(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> CheckReport:
+    """Load a data set in full, decode every image or video of it, and describe it.
+
+    ``classes`` as for ``load``. ``progress`` is given the number of images decoded and of all.
+
+    Raises:
+        UserError: as ``load`` does, or with the names of all files that cannot be decoded.
+    """
+    data = load(name, root, classes=classes)
+    broken = _broken(data, progress)
+    if broken:
+        more = [f"and {len(broken) - _NAMED:,} more"] if len(broken) > _NAMED else []
+        count = f"{len(broken):,} file{'s' if len(broken) > 1 else ''}"
+        raise UserError("\n".join([f"{name}: {count} cannot be decoded", *broken[:_NAMED], *more]))
     splits = tuple(_describe(split_name, split, data.info.classes) for split_name, split in data.splits.items())
     return CheckReport(
         name=name,
@@ -69,7 +94,31 @@ def listing() -> tuple[ListingRow, ...]:
     return tuple(_row(info) for info in datasets.DATA_SETS.values())
 
 
-def _describe(name: str, split: Split, classes: int) -> SplitReport:
+def _broken(data: DataSet, progress: Callable[[int, int], None]) -> list[str]:
+    """What is wrong with each file that cannot be decoded."""
+    splits = [split for split in data.splits.values() if isinstance(split, Encoded)]
+    jobs = ((split, index) for split in splits for index in range(len(split)))
+    count, found = sum(map(len, splits)), []
+    for done, problem in enumerate(in_order(_problem, jobs, cores(), 16 * cores()), 1):
+        found += [problem] if problem else []
+        progress(done, count)
+    return found
+
+
+def _problem(job: tuple[Encoded, int]) -> str:
+    split, index = job
+    try:
+        data, source = split.read(index), split.source(index)
+        if split.video:
+            verify(data, source)
+        else:
+            loaded(opened(data, source), source)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _describe(name: str, split: Split | Encoded, classes: int) -> SplitReport:
     per_class = tuple(np.bincount(split.labels, minlength=classes).tolist())
     return SplitReport(name, len(split), per_class, split_sha256(split))
 

@@ -18,6 +18,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.training.data.dataset import Pool
 from pyconv_search.training.data.files import Blob, read_archive, read_file
+from pyconv_search.training.data.tree import Listing
 
 ENVIRONMENT = "PYCONV_SEARCH_DATA"
 USUAL_PLACES = ("data", "~/.cache/pyconv-search", "~/data", "/usr/share/datasets", "/data", "/datasets")
@@ -40,11 +41,21 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """The layouts of a data set, best first, and the usual names of its sub-folder; ``home``: its one usual place."""
+    """The layouts of a data set, best first, and the usual names of its sub-folder; ``home``: its one usual place.
 
-    layouts: tuple[Layout, ...]
+    A data set that is no fixed set of files has a function ``look`` instead: what it finds in a folder, or None where
+    that is nothing; ``wanted`` says what it looks for; ``listed`` lists its images for a pack. One that is made in
+    memory has only ``made``. ``balanced``: all of its classes are of one size.
+    """
+
+    layouts: tuple[Layout, ...] = ()
     subfolders: tuple[str, ...] = ()
     home: Callable[[], Path] | None = None
+    look: Callable[[Path], Location | None] | None = None
+    wanted: str = ""
+    listed: Callable[[Path, DataSetInfo], Listing] | None = None
+    made: Callable[[DataSetInfo], Pool] | None = None
+    balanced: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Location:
     """One place that was looked in.
 
     ``path`` is the folder or archive (the place itself where there is none); ``found`` and ``missing`` are file names;
-    ``problem`` says in words why the data set cannot be read from here ("": it can).
+    ``problem`` says in words why the data set cannot be read from here ("": it can). Where there is no ``layout``,
+    ``reader`` makes the splits; ``tree`` is the folder of image files that a pack could be made of.
     """
 
     place: Path
@@ -61,15 +73,20 @@ class Location:
     missing: tuple[str, ...] = ()
     problem: str = ""
     layout: Layout | None = field(default=None, repr=False)
+    reader: Callable[[DataSetInfo], Pool] | None = field(default=None, repr=False)
+    tree: Path | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every file is here."""
-        return self.layout is not None and not self.problem
+        return (self.layout or self.reader) is not None and not self.problem
 
 
 def search(family: Family, root: str | os.PathLike[str] | None = None) -> tuple[Location, ...]:
     """Every place looked in, in order, at least one row each; ``root`` (a folder or archive) is then the only one."""
+    if family.made is not None:
+        package = Path(__file__).parent
+        return (Location(package, package, reader=family.made),)
     return tuple(location for place, pointed in _places(family, root) for location in _look(family, place, pointed))
 
 
@@ -87,9 +104,13 @@ def choose(name: str, homepage: str, tried: tuple[Location, ...]) -> Location:
 
 def read(location: Location, info: DataSetInfo) -> Pool:
     """Read one location; UserError where it is not complete, or naming the file where something is wrong."""
-    layout = location.layout
-    if layout is None or not location.complete:
+    if not location.complete:
         raise UserError(f"{location.path} {location.problem}")
+    layout = location.layout
+    if layout is None:
+        if location.reader is None:
+            raise ValueError(f"{location} is complete, but nothing can read it")
+        return location.reader(info)
     if layout.archive and location.path.name == layout.archive:
         return layout.read(info, read_archive(location.path, layout.folder, layout.files))
     present = zip(layout.files, location.found, strict=True)
@@ -120,6 +141,9 @@ def _look(family: Family, place: Path, pointed: bool) -> list[Location]:
     if problem:
         return [Location(place, place, problem=problem)]
     bases = [(place, pointed), *((place / subfolder, True) for subfolder in family.subfolders)]
+    if family.look is not None:
+        looked = (family.look(base) for base, loose in bases if loose)
+        return [row for row in looked if row] or [Location(place, place, problem=f"has none of {family.wanted}")]
     rows = [
         row for base, loose in bases for layout in family.layouts for row in _candidates(place, base, layout, loose)
     ]

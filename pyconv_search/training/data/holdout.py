@@ -45,7 +45,8 @@ def validation_count(info: DataSetInfo, validation: int | None) -> int:
     if validation is None:
         return info.validation
     pool = info.train + info.validation
-    low, high = info.classes, pool - info.classes
+    low = min(info.classes, pool // 2)
+    high = pool - low
     number = isinstance(validation, int) and not isinstance(validation, bool)
     if not number or not (validation == 0 or low <= validation <= high):
         raise UserError(

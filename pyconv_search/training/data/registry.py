@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,9 +13,16 @@ from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
 from pyconv_search.training.data.cifar import CIFAR10, CIFAR100
 from pyconv_search.training.data.dataset import DataSet, Pool, Split
+from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
 from pyconv_search.training.data.find import Family, Location, choose, read, search
 from pyconv_search.training.data.holdout import VALIDATION_SALT, draw, validation_count
+from pyconv_search.training.data.imagenet import IMAGENET
+from pyconv_search.training.data.kinetics import KINETICS
+from pyconv_search.training.data.pack import beside
+from pyconv_search.training.data.packing import write as write_pack
+from pyconv_search.training.data.parallel import cores
+from pyconv_search.training.data.shapes import IMAGENET_SHAPES, KINETICS_SHAPES
 from pyconv_search.training.data.shipped import FASHION_MNIST_SMALL
 
 FAMILIES: dict[str, Family] = {
@@ -21,21 +30,47 @@ FAMILIES: dict[str, Family] = {
     "fashion-mnist": FASHION_MNIST,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
+    "imagenet": IMAGENET,
+    "imagenet-shapes": IMAGENET_SHAPES,
+    "kinetics-400": KINETICS,
+    "kinetics-shapes": KINETICS_SHAPES,
 }
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, validation: int | None = None) -> DataSet:
+@dataclass(frozen=True, slots=True)
+class PackOrder:
+    """How a pack is made: where (None: beside the official folder), of images with a shorter side of ``side`` pixels at
+    most, by how many threads (None: one a core)."""
+
+    out: Path | None = None
+    side: int = 256
+    workers: int | None = None
+
+
+def load(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    validation: int | None = None,
+    classes: int | None = None,
+) -> DataSet:
     """Read a data set and hold ``validation`` images out of its official training split, by class (``holdout.draw``).
 
     ``root``: a folder or official archive, then the only place looked in. ``validation``: ``info.validation`` unless
-    given; 0 leaves the validation split empty. The test split is the official one. Raises UserError for an unknown
-    name, a count that cannot be, and files that are missing, unreadable or not what they should be.
+    given; 0 leaves the validation split empty. The test split is the official one. ``classes``: what lies there is a
+    subset of the data set with so many classes; its validation split is, unless given, the same share of its images.
+    Raises UserError for an unknown name, a count that cannot be, and files that are missing, unreadable or not what
+    they should be.
     """
-    info = datasets.get(name)
-    count = validation_count(info, validation)
+    info = datasets.get(name, classes)
+    if not info.subset:
+        validation_count(info, validation)  # told before anything is read
     location = choose(name, info.homepage, locations(name, root))
     pool = read(location, info)
-    _check_balance(pool, info.classes, location)
+    if info.subset:
+        info = _counted(info, pool)
+    count = validation_count(info, validation)
+    if FAMILIES[name].balanced:
+        _check_balance(pool, info.classes, location)
     held_out = draw(pool.train.labels, count, VALIDATION_SALT)
     kept = np.setdiff1d(np.arange(len(pool.train)), held_out)
     return DataSet(
@@ -50,7 +85,41 @@ def load(name: str, root: str | os.PathLike[str] | None = None, validation: int 
 def locations(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Location, ...]:
     """Every place the data set is looked for, in order, with the files found and missing there."""
     datasets.get(name)
+    if root is not None and FAMILIES[name].made:
+        raise UserError(f"{name}: is made in memory, but root is {os.fspath(root)}; leave root out")
     return search(FAMILIES[name], root)
+
+
+def make_pack(
+    name: str,
+    order: PackOrder,
+    root: str | os.PathLike[str] | None = None,
+    classes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Path:
+    """Pack the images of a data set, and return where. ``root`` and ``classes`` as for :func:`load`.
+
+    ``progress`` is given the number of images packed and of all.
+
+    Raises:
+        UserError: as ``load`` and ``packing.write`` do, and for a data set whose images are not files.
+    """
+    info, family = datasets.get(name, classes), FAMILIES[name]
+    if family.listed is None:
+        packed = ", ".join(name for name, other in FAMILIES.items() if other.listed)
+        raise UserError(f"{name}: is kept in memory, where nothing needs to be packed; what can be packed is {packed}")
+    location = choose(name, info.homepage, locations(name, root))
+    if location.tree is None:
+        raise UserError(f"{location.path}: is a pack; to make another, give the official folder with --root")
+    found = family.listed(location.tree, info)
+    out = beside(location.tree) if order.out is None else order.out
+    return write_pack(found, location.tree, out, order.side, order.workers or cores(), progress).path
+
+
+def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:
+    """The counts of a subset that was read, for the estimates."""
+    validation = max(round(len(pool.train) * info.validation / (info.train + info.validation)), 1)
+    return replace(info, train=len(pool.train) - validation, validation=validation, test=len(pool.test))
 
 
 def _check_balance(pool: Pool, classes: int, location: Location) -> None:
@@ -68,5 +137,5 @@ def _check_balance(pool: Pool, classes: int, location: Location) -> None:
                 )
 
 
-def _class_sizes(split: Split, classes: int) -> list[int]:
+def _class_sizes(split: Split | Encoded, classes: int) -> list[int]:
     return np.bincount(split.labels, minlength=classes).tolist()

@@ -16,7 +16,7 @@ import numpy as np
 from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
 from pyconv_search.training.data import idx
-from pyconv_search.training.data.dataset import Split
+from pyconv_search.training.data.dataset import Split, in_memory
 from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
 from pyconv_search.training.data.find import choose, read, search
 from pyconv_search.training.data.holdout import draw
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     info = datasets.get("fashion-mnist")
     try:
         pool = read(choose(info.name, info.homepage, search(FASHION_MNIST, arguments[0])), info)
-        write(select(pool.train, pool.test), Path(arguments[1]))
+        write(select(in_memory(pool.train), in_memory(pool.test)), Path(arguments[1]))
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
+from PIL import Image
 
 from pyconv_search.study import datasets
 from pyconv_search.training.data import find
@@ -18,6 +21,10 @@ TINY = {
     "fashion-mnist": {"train": 40, "validation": 10, "test": 20},
     "cifar10": {"train": 40, "validation": 10, "test": 20},
     "cifar100": {"train": 100, "validation": 100, "test": 100},
+    "imagenet": {"classes": 3, "train": 9, "validation": 3, "test": 6},
+    "imagenet-shapes": {"input": (3, 8, 8), "classes": 10, "train": 40, "validation": 10, "test": 20},
+    "kinetics-400": {"classes": 2, "train": 8, "validation": 2, "test": 4},
+    "kinetics-shapes": {"input": (3, 4, 8, 8), "classes": 10, "train": 40, "validation": 10, "test": 20},
 }
 
 
@@ -35,6 +42,8 @@ def tiny(monkeypatch, tmp_path) -> Path:
 
 class Make:
     """Images and labels as plain Python numbers, and the bytes of the official files that hold them."""
+
+    WNIDS = ("n01440764", "n02102040", "n03000684")
 
     @staticmethod
     def labels(count: int, classes: int, seed: int = 0) -> list[int]:
@@ -107,6 +116,57 @@ class Make:
         )
         items = text(b"data") + array + text(key.encode()) + b"](" + b"".join(map(number, labels)) + b"e"
         return b"\x80\x02}(" + items + text(b"batch_label") + text(b"some batch") + b"u."
+
+    @staticmethod
+    def photo(number: int, width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image:
+        """A smooth picture, different for each number."""
+        coarse = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+    @staticmethod
+    def jpeg(number: int, width: int = 40, height: int = 30, mode: str = "RGB", quality: int = 95) -> bytes:
+        """That picture as a JPEG file."""
+        file = io.BytesIO()
+        Make.photo(number, width, height, mode).save(file, "JPEG", quality=quality)
+        return file.getvalue()
+
+    @staticmethod
+    def imagenet(root: Path, flat: bool = False) -> Path:
+        """The tiny ImageNet as train/<wnid>/ and val/<wnid>/, or with a flat val/ that is left without labels.
+
+        Image i of val/ (from 1) shows class (i * 2) % 3; its picture is number 100 + i.
+        """
+        for c, wnid in enumerate(Make.WNIDS):
+            for i in range(4):
+                file = root / "train" / wnid / f"{wnid}_{(i * 37) % 101}.JPEG"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(Make.jpeg(10 * c + i))
+        for i in range(1, 7):
+            file = root / "val" / ("" if flat else Make.WNIDS[(i * 2) % 3]) / f"ILSVRC2012_val_{i:08}.JPEG"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(Make.jpeg(100 + i))
+        return root
+
+    @staticmethod
+    def development_kit(folder: Path) -> Path:
+        """The labels of the flat val/ as the development kit has them: numbers of synsets in an order of their own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        identifiers = {Make.WNIDS[2]: 1, Make.WNIDS[0]: 2, Make.WNIDS[1]: 3}
+        kind = np.dtype([(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")])
+        rows = [(number, wnid, "words", "gloss", 0) for wnid, number in identifiers.items()]
+        rows.append((4, "n00001740", "entity", "gloss", 3))
+        scipy.io.savemat(folder / "meta.mat", {"synsets": np.array(rows, kind).reshape(-1, 1)})
+        truth = [identifiers[Make.WNIDS[(i * 2) % 3]] for i in range(1, 7)]
+        (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{n}\n" for n in truth))
+        return folder
+
+    @staticmethod
+    def kaggle(folder: Path) -> Path:
+        """The same labels as Kaggle has them, in an order of their own."""
+        rows = [f"ILSVRC2012_val_{i:08},{Make.WNIDS[(i * 2) % 3]} 85 1 499 272 " for i in (4, 2, 6, 1, 5, 3)]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "\n".join(rows) + "\n")
+        return folder
 
     @staticmethod
     def mean_std(pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

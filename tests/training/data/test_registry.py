@@ -31,10 +31,12 @@ def test_the_table_has_the_names_of_the_infos():
     assert list(FAMILIES) == list(datasets.DATA_SETS)
 
 
-@pytest.mark.parametrize("name", list(datasets.DATA_SETS))
+@pytest.mark.parametrize("name", [name for name, info in datasets.DATA_SETS.items() if not info.in_files])
 def test_loaded_arrays_agree_with_the_info(tiny, make, name):
-    write(name, tiny, make)
-    data, info = load(name, tiny), datasets.get(name)
+    made = name.endswith("-shapes")
+    if not made:
+        write(name, tiny, make)
+    data, info = load(name, None if made else tiny), datasets.get(name)
     assert data.info == info
     for split, count in ((data.train, info.train), (data.validation, info.validation), (data.test, info.test)):
         assert split.images.shape == (count, *info.input)
@@ -113,8 +115,8 @@ def test_unknown_name():
     for call in (load, check, datasets.get):
         with pytest.raises(UserError, match=r"no data set is called 'cifar-10'; did you mean cifar10\? There are: "):
             call("cifar-10")
-    with pytest.raises(UserError, match="no data set is called 'imagenet'; There are: fashion-mnist-small, fashion-"):
-        load("imagenet")
+    with pytest.raises(UserError, match="no data set is called 'svhn'; There are: fashion-mnist-small, fashion-"):
+        load("svhn")
 
 
 @pytest.mark.parametrize(

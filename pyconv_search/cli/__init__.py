@@ -227,17 +227,27 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Join the Ray cluster at HOST:PORT instead of this machine.")
     ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Run the trials that failed before once more.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run the trials that failed before once more.")
+    ] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="With a whole device for each of those.")] = False,
+    accumulate: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Of those, the ones out of memory: each batch in N parts.")
+    ] = None,
 ) -> None:
     """Run a study, or go on where it stopped. Ctrl-C stops in order; the same command goes on."""
     from pyconv_search.study.study import load_study
 
+    if (alone or accumulate) and not retry_failed:
+        given = "--alone" if alone else f"--accumulate {accumulate}"
+        raise UserError(f"{given}: says how failed trials are run once more; it goes with --retry-failed")
     loaded = load_study(study)
     folder = out or Path("runs") / study.stem
     from pyconv_search.report.page import write_report
     from pyconv_search.search import runner
+    from pyconv_search.search.retry import Retry
 
-    outcome = runner.run(loaded, folder, address, retry_failed)
+    outcome = runner.run(loaded, folder, address, retry_failed and Retry(alone, accumulate or 0))
     _finish(outcome, write_report(folder))
 
 

@@ -127,7 +127,7 @@ def plan_dict(study: Study) -> dict[str, Any]:
         "trials": trials,
         "epochs_at_most": seeds * sum(row.recipe.epochs for row in rows) if rows else trials * most_epochs(study),
         "training_macs": 3 * images * seeds * sum(row.cost.macs * row.recipe.epochs for row in rows) if rows else None,
-        "resources_per_trial": {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
+        "resources_per_trial": dataclasses.asdict(study.resources),
         "networks": [
             {
                 "name": row.name,
@@ -144,6 +144,7 @@ def plan_dict(study: Study) -> dict[str, Any]:
 def plan_text(study: Study) -> str:
     """The plan for people."""
     plan = plan_dict(study)
+    processes = f" in {study.resources.workers} processes" if study.resources.workers > 1 else ""
     lines = [
         study.name,
         *([study.about] if study.about else []),
@@ -151,7 +152,8 @@ def plan_text(study: Study) -> str:
         f"{plan['trials']} trials: {plan['trials'] // len(study.seeds)} networks ({plan['search']}) × "
         f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.train:,} images "
         f"({plan['data']})",
-        f"each takes {study.resources.cpu} CPU and {study.resources.gpu:g} GPU; scheduler {plan['scheduler']}; "
+        f"each takes {study.resources.cpu} CPU and {study.resources.gpu:g} GPU{processes}; "
+        f"scheduler {plan['scheduler']}; "
         f"objectives {', '.join(f'{name} ({to})' for name, to in study.objectives.items())}",
     ]
     if plan["training_macs"] is not None:

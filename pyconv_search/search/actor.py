@@ -14,7 +14,7 @@ from ray import tune
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row, to_dict
 from pyconv_search.search.ledger import MEASURES
-from pyconv_search.search.outcome import blank_row, detail_of, reason_of
+from pyconv_search.search.outcome import failed_row
 from pyconv_search.search.together import Group
 from pyconv_search.search.trial import Trial
 from pyconv_search.training.device import broken
@@ -32,6 +32,11 @@ class Steps(Protocol):
     def finish(self) -> Row: ...
     def so_far(self) -> Row: ...
     def fail(self, error: BaseException) -> Row: ...
+    def close(self) -> None: ...
+
+
+class LostWorker(Exception):
+    """A process that the trial needs has died; another attempt goes on from the checkpoint."""
 
 
 def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
@@ -40,12 +45,19 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
     class TrialActor(tune.Trainable):
         """Runs the trial that ``config["spec"]`` describes; checkpoints are the trial's own business."""
 
+        _trial: Steps | None = None
+
         def setup(self, config: dict[str, Any]) -> None:
             self.reset_config(config)
 
+        def cleanup(self) -> None:
+            if self._trial is not None:
+                self._trial.close()
+            self._trial = None
+
         def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.cleanup()
             self._spec: dict[str, Any] = json.loads(new_config["spec"])
-            self._trial: Steps | None = None
             self._told = 0
             return True
 
@@ -54,6 +66,8 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
                 row = self._advance()
             except UserError as error:
                 return {"abort": str(error), "done": True}
+            except LostWorker:
+                raise  # Tune tries again, as when this process itself had died.
             except Exception as error:
                 row = self._failed(error)
             return self._result(row)
@@ -69,7 +83,7 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
             if broken(error):
                 os._exit(1)  # Tune goes on with the trial, and its successors, in a fresh process.
             if self._trial is None:
-                return blank_row(self._spec, "failed", reason_of(error), detail_of(error))
+                return failed_row(self._spec, error)
             return self._trial.fail(error)
 
         def _result(self, row: Row) -> dict[str, Any]:
@@ -100,12 +114,19 @@ def make_group_actor(trial: type[Trial]) -> type[tune.Trainable]:
     class GroupActor(tune.Trainable):
         """Runs the trials that ``config["spec"]`` lists, together."""
 
+        _group: Group | None = None
+
         def setup(self, config: dict[str, Any]) -> None:
             self.reset_config(config)
 
+        def cleanup(self) -> None:
+            if self._group is not None:
+                self._group.close()
+            self._group = None
+
         def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.cleanup()
             self._specs: list[dict[str, Any]] = json.loads(new_config["spec"])
-            self._group: Group | None = None
             self._told: set[tuple[str, int]] = set()
             return True
 

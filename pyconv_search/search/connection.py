@@ -9,12 +9,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import ray
+from ray.tune import PlacementGroupFactory
 
 from pyconv_search.errors import UserError
 from pyconv_search.search import TOKEN
-from pyconv_search.study.study import Study
+from pyconv_search.study.study import Resources, Study
 from pyconv_search.training import allocator
 
 CONNECT_SECONDS = 5.0
@@ -29,6 +31,11 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A worker that waits for one that died cannot leave its process group in order.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2",
+    # Trials that share a GPU must not lose its memory to gaps (PyTorch, CUDA semantics: memory management).
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     **allocator.VARIABLES,
 }
 
@@ -110,21 +117,48 @@ def _parts(have: float, amount: float) -> int:
 
 
 def room(study: Study) -> int:
-    """How many trials of the study fit on the machines at once.
+    """How many trials of the study fit on the machines at once; the workers of one may be on several.
 
     Raises:
         UserError: if not even one does, which Ray would wait for in silence.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = {kind: amount for kind, amount in (("CPU", study.resources.cpu), ("GPU", study.resources.gpu)) if amount}
-    fits = sum(min(_parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
-    if fits:
-        return fits
+    resources, workers = study.resources, study.resources.workers
+    wanted = {"CPU": resources.cpu / workers, "GPU": resources.gpu / workers}
+    wanted = {kind: amount for kind, amount in wanted.items() if amount}
+    places = sum(min(_parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
+    if places >= workers:
+        return places // workers
+    whose = "a trial takes" if workers == 1 else f"each of {workers} workers takes"
     for kind, amount in wanted.items():
         most = max((machine.get(kind, 0.0) for machine in machines), default=0.0)
+        if kind == "GPU" and not most:
+            raise UserError(f"resources.gpu: {whose} {amount:g}, but Ray finds no GPU on {len(machines)} machines")
         if amount > most:
             raise UserError(
-                f"resources.{kind.lower()}: a trial takes {amount:g}, but the largest of {len(machines)} machines has "
+                f"resources.{kind.lower()}: {whose} {amount:g}, but the largest of {len(machines)} machines has "
                 f"{most:g}; nearest: {most:g}"
             )
-    raise UserError(f"resources: no machine has {study.resources.cpu} CPUs and {study.resources.gpu:g} GPUs together")
+    each = f"{wanted['CPU']:g} CPUs and {wanted.get('GPU', 0.0):g} GPUs together"
+    if not places:
+        raise UserError(f"resources: no machine has {each}")
+    raise UserError(
+        f"resources.workers: a trial takes {workers} with {each} for each, but {len(machines)} machines have room for "
+        f"{places}; nearest: {places}"
+    )
+
+
+def needs(resources: Resources) -> PlacementGroupFactory:
+    """What the actor of a trial takes; workers of its own take theirs themselves, and it then next to nothing."""
+    if resources.workers > 1:
+        # One byte of memory: Tune has no trial without resources, and a part of a core would cost a whole one.
+        return PlacementGroupFactory([{"memory": 1}])
+    return PlacementGroupFactory([{"CPU": resources.cpu, "GPU": resources.gpu}])
+
+
+def whole_device(resources: Resources) -> Resources:
+    """What a trial takes that shares its device with no other: a whole GPU, or all cores of the largest machine."""
+    if resources.gpu:
+        return replace(resources, gpu=max(resources.gpu, 1.0))
+    most = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    return replace(resources, cpu=int(most))

@@ -12,6 +12,7 @@ import torch
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.results.row import Row
+from pyconv_search.search.shortage import shortage
 from pyconv_search.training.tally import Diverged
 
 # What PyTorch says of memory that is not to be had, beside its own exception.
@@ -44,6 +45,20 @@ def blank_row(spec: dict[str, Any], status: str, reason: str, detail: str) -> Ro
     )
 
 
+def failed_row(spec: dict[str, Any], error: BaseException) -> Row:
+    """The row of a trial that ``error`` ended before it began."""
+    return blank_row(spec, "failed", *why(spec, error))
+
+
+def why(spec: dict[str, Any], error: BaseException) -> tuple[str, str]:
+    """The ``reason`` and the ``detail`` of a row that ``error`` ended; of one out of memory, how much it wanted."""
+    reason, detail = reason_of(error), detail_of(error)
+    if reason != "oom":
+        return reason, detail
+    used = spec["device"] != "cpu" and torch.cuda.is_initialized()
+    return reason, f"{detail}\n{shortage(spec, torch.device('cuda' if used else 'cpu'))}"
+
+
 def reason_of(error: BaseException) -> str:
     """The ``reason`` of a row that ``error`` ended: ``nan``, ``oom`` or ``error``."""
     if isinstance(error, Diverged):
@@ -70,6 +85,14 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def environment(precision: str) -> dict[str, str]:
-    """What computed the numbers: versions, and ``fp32`` or ``bf16``."""
-    return {"torch": torch.__version__, "python": platform.python_version(), "precision": precision}
+def environment(precision: str, spec: dict[str, Any]) -> dict[str, str]:
+    """What computed the numbers: versions, ``fp32``, ``bf16`` or ``fp16``; how many processes, if several.
+
+    ``accumulate`` is there if a retry after ``oom`` computed the batch in more parts than the recipe says.
+    """
+    found = {"torch": torch.__version__, "python": platform.python_version(), "precision": precision}
+    if spec.get("workers", 1) > 1:
+        found["workers"] = str(spec["workers"])
+    if "accumulated" in spec:
+        found["accumulate"] = f"{spec['accumulated']} parts of each batch, after oom"
+    return found

@@ -28,11 +28,13 @@ from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search.actor import Steps, make_actor, make_group_actor
-from pyconv_search.search.connection import connected, room
+from pyconv_search.search.connection import connected, needs, room, whole_device
+from pyconv_search.search.distributed import across_workers
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.progress import Progress
+from pyconv_search.search.retry import Retry
 from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.trial import Trial, forget
 from pyconv_search.search.work import Work
@@ -61,19 +63,23 @@ def run(
     study: Study,
     folder: Path | str,
     address: str | None = None,
-    retry_failed: bool = False,
+    retry_failed: Retry | bool = False,
     console: Console | None = None,
     trial: type[Steps] = Trial,
 ) -> Outcome:
     """Run what is left of ``study`` in ``folder``; an earlier run there is continued.
 
-    ``address`` joins a running Ray cluster instead of starting Ray on this machine; ``trial`` is what workers run.
+    ``address`` joins a running Ray cluster instead of starting Ray on this machine; ``retry_failed`` runs the trials
+    that failed once more, as they were or as a :class:`Retry` says; ``trial`` is what workers run.
 
     Raises:
         UserError: if the study, the data, the folder or the cluster cannot be used, or the disk is full. What is in the
             journal by then stays; the same command goes on.
     """
     folder, command = Path(folder), folders.command_line()
+    alone = isinstance(retry_failed, Retry) and retry_failed.alone
+    if isinstance(retry_failed, Retry):
+        retry_failed.check(study)
     study, values = folders.open_folder(study, folder, command)
     with Journal(folder) as journal:
         folders.write_study(folder, values)
@@ -96,7 +102,7 @@ def run(
                 if study.resources.together != 1:
                     bridge.most = sizes(study, work, console, lambda: bridge.ending)
                 while work.more() and not bridge.ending:  # Groups that were lost are queued again at the end.
-                    _tune(study, bridge, _scheduler(study, work), trial)
+                    _tune(study, bridge, _scheduler(study, work), trial, alone)
         if bridge.abort:
             raise UserError(bridge.abort)
         strategy.settle(list(work.rows.values()), work.curve)
@@ -194,6 +200,12 @@ class Bridge(Searcher):
         return Searcher, ()
 
 
+def _whole(config: dict[str, Any]) -> bool:
+    """Whether what a worker is given, a trial or a list of them, is to have a whole device."""
+    found = json.loads(config["spec"])
+    return any(spec.get("alone") for spec in (found if isinstance(found, list) else [found]))
+
+
 def _rows(result: dict[str, Any]) -> list[Row]:
     return [row_from_dict(values) for values in json.loads(result["rows"])]
 
@@ -238,19 +250,24 @@ class _Ending(tune.Stopper):
         return object, ()
 
 
-def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[Steps]) -> None:
-    resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    actor = make_actor(trial) if study.resources.together == 1 else make_group_actor(cast(type[Trial], trial))
+def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[Steps], alone: bool) -> None:
+    several = study.resources.workers > 1
+    if study.resources.together != 1:
+        actor = make_group_actor(cast(type[Trial], trial))
+    else:
+        actor = make_actor(across_workers(trial) if several else trial)
+    usual, whole = needs(study.resources), needs(whole_device(study.resources))
     with tempfile.TemporaryDirectory(prefix="pyconv-search-") as scratch:
         tune.Tuner(
-            tune.with_resources(actor, resources),
+            tune.with_resources(actor, lambda config: whole if _whole(config) else usual),
             tune_config=tune.TuneConfig(
                 search_alg=bridge,
                 scheduler=scheduler,
                 num_samples=-1,
                 # Without this Tune starts its workers one after the other for a searcher of one's own.
                 max_concurrent_trials=room(study),
-                reuse_actors=True,
+                # Those that wait for a next trial of their kind would keep what workers and whole devices need.
+                reuse_actors=not (several or alone),
                 trial_dirname_creator=lambda t: t.trial_id,
             ),
             run_config=tune.RunConfig(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.search.outcome import blank_row, detail_of, reason_of
+from pyconv_search.search.outcome import detail_of, failed_row
 from pyconv_search.search.trial import Trial
 from pyconv_search.training import memory, stacked
 from pyconv_search.training.device import broken
@@ -62,6 +62,12 @@ class Group:
             self._epoch(list(members))
         for member in [member for member in self._members if member.done]:
             self._finish(member)
+
+    def close(self) -> None:
+        """Give back the memory of the members that will not go on here."""
+        self._stack = None
+        for member in self._members:
+            member.close()
 
     def _epoch(self, members: list[Trial]) -> None:
         if self._apart or len(members) == 1 or stacked.obstacle([member.learner for member in members]):
@@ -136,7 +142,7 @@ class Group:
         except Exception as error:
             if broken(error):
                 raise
-            self.rows.append(blank_row(spec, "failed", reason_of(error), detail_of(error)))
+            self.rows.append(failed_row(spec, error))
             return None
         self._histories[spec["trial"]] = member.history
         return member

@@ -4,11 +4,15 @@ A trial is described by a plain dictionary::
 
     {"trial": id, "name": str, "seed": int, "architecture": arch.spec.to_dict(…), "parameters": {…},
      "recipe": study.recipe.to_dict(…), "data": {"name": str, "root": str | None, "validation": int | None},
-     "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None, "keep_weights": bool,
-     "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"},
+     "workers": int, "threads": int, "device": "auto" | "cpu" | "cuda", "folder": run folder or None,
+     "keep_weights": bool, "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"},
      "config": what names architecture and recipe in the study, "overrides": {…}, values of the recipe that are its own}
 
 Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
+With several ``workers`` (1 unless given) each of so many processes, which have met in a process group of
+torch.distributed, runs the same trial at the same time; ``threads`` are those of one. All have the same numbers, the
+first writes the files. ``accumulated`` and ``alone`` are there in a trial that is retried in its own way
+(:class:`pyconv_search.search.retry.Retry`).
 """
 
 from __future__ import annotations
@@ -33,15 +37,18 @@ from pyconv_search.models import build
 from pyconv_search.models.scales import scale_allocation
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import images
-from pyconv_search.search.outcome import blank_row, detail_of, device_name, environment, now, reason_of
+from pyconv_search.search.outcome import blank_row, device_name, environment, failed_row, now, reason_of, why
 from pyconv_search.study import recipe as recipes
-from pyconv_search.training import checkpoint, data, device, loop, memory
+from pyconv_search.training import checkpoint, data, device, loop, memory, parallel
 from pyconv_search.training.learner import Learner, make_learner
 from pyconv_search.training.source import Source, View
 from pyconv_search.training.streaming import source_of
 from pyconv_search.training.tally import Scores, Tally
 
 _log = logging.getLogger(__name__)
+
+# Steps between two looks at the clock where several processes have to agree on what it says.
+_AGREE = 32
 
 
 class Trial:
@@ -64,6 +71,9 @@ class Trial:
         self._best: dict[str, Tensor] = {}
         self._timed = 0.0
         self._row: Row | None = None
+        self._rank, self._world = parallel.place()
+        if self._world != spec.get("workers", 1):
+            raise ValueError(f"a trial of {spec.get('workers', 1)} workers is run by {self._world} processes")
         self._folder = _existing(spec["folder"])
         self._recipe = recipes.from_dict(spec["recipe"])
         self._architecture = from_dict(spec["architecture"])
@@ -73,7 +83,10 @@ class Trial:
         self._data_key = images.key_of(wanted)
         images.check_fit(self._architecture, self._data())
         self._learner: Learner | None = self._fresh()
-        self._resume()
+        with parallel.first_before_others():  # It sets a damaged checkpoint aside.
+            self._resume()
+        parallel.check_equal("the checkpoint", self.epochs_run, self.begun[0])
+        self._learner = parallel.joined(self._learner)
 
     @property
     def epochs_run(self) -> int:
@@ -135,7 +148,7 @@ class Trial:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
         scores = loop.evaluate(learner, source_of(found.test, found.info, self._device, self._views), view)
-        if self._folder and self.spec["keep_weights"]:
+        if self._folder and self.spec["keep_weights"] and not self._rank:
             path = self._folder / "weights" / f"{self.spec['trial']}.safetensors"
             checkpoint.save_weights(learner.evaluated, path, self._weights_metadata())
         row = replace(
@@ -156,7 +169,7 @@ class Trial:
         if reason_of(error) == "error":
             _log.warning("trial %s failed", self.spec["trial"], exc_info=error)
         traceback.clear_frames(error.__traceback__)  # They hold tensors.
-        return self._row or self._end(self._ended("failed", reason_of(error), detail_of(error)))
+        return self._row or self._end(self._ended("failed", *why(self.spec, error)))
 
     def close(self) -> None:
         """Give back the memory of a trial that will not go on here; whoever shares the device can have it."""
@@ -196,9 +209,12 @@ class Trial:
         self._timed = begun
 
         def watch(step: int, tally: Tally) -> None:
-            if time.perf_counter() - self._timed > 60 * self.spec["checkpoints"]["minutes"]:
+            if self._world > 1 and step % _AGREE:
+                return
+            due = time.perf_counter() - self._timed > 60 * self.spec["checkpoints"]["minutes"]
+            if parallel.decided(due, self._device):
                 self._count_time()
-                self.save((step, tally.plain()))
+                self.save((step, parallel.gathered(tally)))
                 self._timed = time.perf_counter()
 
         seen = loop.train(learner, train, view, self.begun, watch)
@@ -236,7 +252,7 @@ class Trial:
             val_top5_error=found.top5_error,
             seconds=seconds,
             images_per_second=max(fresh, 0) / training,
-            peak_memory=memory.peak(self._device),
+            peak_memory=parallel.largest(memory.peak(self._device), self._device),
         )
 
     def _count_time(self) -> None:
@@ -279,13 +295,14 @@ class Trial:
         self.history = list(found.history)
         self._started, self.train_seconds = found.started, found.train_seconds
         self._resumed, self.together = found.resumed + 1, found.numbers.get("together", 1)
-        self.begun = found.begun
+        steps, sums = found.begun
+        self.begun = (steps, sums[4 * self._rank :][:4] if steps else sums)
         self._best = {name: tensor.to(self._device) for name, tensor in found.best.items()}
 
     def save(self, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
         """Write the checkpoint; ``begun`` as in :class:`Checkpoint`. UserError if it cannot be written."""
         path = self._checkpoint
-        if path is None:
+        if path is None or self._rank:
             return
         tensors, numbers = checkpoint.state_of(self.learner)
         state = checkpoint.Checkpoint(
@@ -314,14 +331,15 @@ class Trial:
         }
 
     def _ended(self, status: str, reason: str = "", detail: str = "") -> Row:
+        name = device_name(self._device)
         row = replace(
             blank_row(self.spec, status, reason, detail),
             epochs=self.epochs_run,
             train_seconds=self.train_seconds,
-            device=device_name(self._device),
+            device=f"{self._world} × {name}" if self._world > 1 else name,
             started=self._started,
             resumed=self._resumed,
-            environment=environment(device.precision(self._recipe, self._device))
+            environment=environment(device.precision(self._recipe, self._device), self.spec)
             | ({"together": str(self.together)} if self.together > 1 else {}),
         )
         if not self.history:
@@ -354,7 +372,7 @@ def run_trial(spec: dict[str, Any], on_epoch: Callable[[Epoch], None] | None = N
     except UserError:
         raise
     except Exception as error:
-        return blank_row(spec, "failed", reason_of(error), detail_of(error))
+        return failed_row(spec, error)
     report = on_epoch or (lambda epoch: None)
     for epoch in trial.history:
         report(epoch)
@@ -391,6 +409,7 @@ def forget(spec: dict[str, Any]) -> None:
 def plan_of(spec: dict[str, Any]) -> str:
     """A digest of all in a description that decides the numbers; where the data lie and its name do not."""
     decides = {key: spec[key] for key in ("architecture", "seed", "recipe", "device")}
+    decides["workers"] = spec.get("workers", 1)
     decides["threads"] = spec["threads"] if spec["device"] != "cuda" else None
     decides["data"] = [spec["data"]["name"], spec["data"]["validation"]]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

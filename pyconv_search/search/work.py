@@ -13,6 +13,7 @@ from typing import Any
 
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.store import Journal, Store
+from pyconv_search.search.retry import Retry
 from pyconv_search.search.strategies import Strategy
 from pyconv_search.study.plan import Candidate, trial_id, trial_spec
 from pyconv_search.study.study import Study
@@ -35,19 +36,22 @@ class Running:
 class Work:
     """The trials of one run: hand out with :meth:`next`, hand back with :meth:`epoch` and :meth:`end`.
 
-    ``retry_failed`` runs the trials that failed before once more. ``on_change`` is called after every change.
+    ``retry_failed`` runs the trials that failed before once more, as they were or in the way that it says.
+    ``on_change`` is called after every change.
     """
 
     def __init__(
-        self, study: Study, strategy: Strategy, journal: Journal, store: Store, retry_failed: bool = False
+        self, study: Study, strategy: Strategy, journal: Journal, store: Store, retry_failed: Retry | bool = False
     ) -> None:
         self.study, self._strategy, self._journal, self.folder = study, strategy, journal, journal.folder
-        self.rows = {row.trial: row for row in store.rows if not (retry_failed and row.status == "failed")}
+        self._retry = retry_failed if isinstance(retry_failed, Retry) else Retry()
+        self._failed = {row.trial: row.reason for row in store.rows if retry_failed and row.status == "failed"}
+        self.rows = {row.trial: row for row in store.rows if row.trial not in self._failed}
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None
         self._queue: deque[tuple[str, Candidate, int]] = deque()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
-        self._apart: set[str] = set()
+        self._apart = set(self._failed)  # Tried again, each in its own way.
         self._curves: dict[str, dict[int, Epoch]] = {}
         for epoch in store.epochs:
             self._curves.setdefault(epoch.trial, {})[epoch.epoch] = epoch
@@ -58,6 +62,8 @@ class Work:
             return None
         trial, row, seed = self._queue.popleft()
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
+        if trial in self._failed:
+            spec = self._retry.applied(spec, self._failed[trial])
         self.running[trial] = Running(spec, row.cost.macs)
         self.on_change()
         return spec

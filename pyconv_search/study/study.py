@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problems, SpecError, integer, kind_of, shown, suggestion
+from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, shown, suggestion
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
+from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
@@ -81,15 +82,28 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial takes: CPU cores (also its number of threads) and GPUs, which may be a fraction of one.
+    """What one trial takes: CPU cores and GPUs, which may be a fraction of one.
 
-    Up to ``together`` trials that differ in their seed alone share them, trained in one process; 0: as many as are
-    measured to be faster than one after the other.
+    ``workers`` processes train it together, with equal shares of the cores and one GPU each, if any.
+    Up to ``together`` trials that differ in their seed alone share all this, trained in one process; 0: as many as are
+    measured to be faster than one by one.
     """
 
     cpu: int = 1
     gpu: float = 0.0
+    workers: int = 1
     together: int = 1
+
+    @property
+    def threads(self) -> int:
+        """The CPU cores of one worker, and its number of threads."""
+        return self.cpu // self.workers
+
+    @property
+    def computes_on(self) -> str:
+        """What adds up the numbers: sums of floating-point numbers depend on it."""
+        one = "cuda" if self.gpu else f"cpu, {self.threads} threads"
+        return one if self.workers == 1 else f"{self.workers} × {one}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +185,9 @@ def most_epochs(study: Study) -> int:
     if not study.space.recipe:
         return study.recipe.epochs
     alike = study.recipe.epochs if study.scheduler.kind == "asha" else None
-    return check_recipes(study.space, study.document.value["recipe"], alike, partial(unfit, study.data.info))
+    return check_recipes(
+        study.space, study.document.value["recipe"], alike, partial(_unfit, study.data, study.resources)
+    )
 
 
 def _space(fields: Fields, folder: FilePath) -> Space | None:
@@ -191,18 +207,15 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     name, about = fields.text("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
+    resources = _resources(fields.section("resources", None))
     if data is not None:
-        for problem in unfit(data.info, recipe):
+        for problem in _unfit(data, resources, recipe):
             fields.problems.add(problem.path, problem.text)
         _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
-    seeds, objectives, resources = (
-        _seeds(fields),
-        _objectives(fields, scheduler),
-        _resources(fields.section("resources", None)),
-    )
     _check_together(fields, resources, scheduler, search)
+    seeds, objectives = _seeds(fields), _objectives(fields, scheduler)
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
@@ -272,6 +285,12 @@ def _data(fields: Fields) -> Data | None:
     if expanded and not os.path.isabs(expanded):
         expanded = os.path.abspath(expanded)
     return Data(info, expanded, held_out)
+
+
+def _unfit(data: Data, resources: Resources, recipe: Recipe) -> Iterator[Problem]:
+    """What is wrong with a recipe for these data on these devices."""
+    yield from unfit(data.info, recipe)
+    yield from unfit_batch(data.train, resources.workers, recipe)
 
 
 def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
@@ -359,18 +378,22 @@ def _objectives(fields: Fields, scheduler: Scheduler) -> dict[str, str]:
 
 
 def _resources(fields: Fields) -> Resources:
-    cpu, gpu = fields.integer("cpu", 1, 1, 4096), fields.number("gpu", 0.0, 0.0, 64.0)
+    cpu, gpu = fields.integer("cpu", 1, 1, 4096), fields.number("gpu", 0.0, 0.0, 1024.0)
     if gpu > 1 and gpu != int(gpu):
         fields.add(
             "gpu",
             f"must be a fraction of one GPU or a whole number of them, but got {gpu:g}; "
             f"nearest: {int(gpu)}, {int(gpu) + 1}",
         )
-    if gpu > 1:
-        fields.add("gpu", f"a trial trains on one GPU at most, but got {gpu:g}; nearest: 1")
+    workers = fields.integer("workers", max(int(gpu), 1), 1, 1024)
+    if gpu and workers != max(int(gpu), 1):
+        fields.add("workers", f"each has one GPU, of which there are {gpu:g}; nearest: {max(int(gpu), 1)}")
+    if cpu % workers:
+        above = cpu + workers - cpu % workers
+        fields.add("cpu", f"{cpu} cores cannot be divided by {workers} workers; nearest: {above}")
     together = _together(fields)
     fields.close()
-    return Resources(cpu, gpu, together)
+    return Resources(cpu, gpu, workers, together)
 
 
 def _together(fields: Fields) -> int:
@@ -386,6 +409,10 @@ def _together(fields: Fields) -> int:
 def _check_together(fields: Fields, resources: Resources, scheduler: Scheduler, search: Search) -> None:
     """What trials that are trained together cannot do."""
     path = (*fields.path, "resources", "together")
+    if resources.together != 1 and resources.workers > 1:
+        fields.problems.add(
+            path, f"needs trials of one process, but each has {resources.workers} workers; nearest: together: 1"
+        )
     if resources.together != 1 and scheduler.kind != "none":
         fields.problems.add(
             path,
@@ -434,8 +461,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "objectives": dict(study.objectives),
         "resources": asdict(study.resources) | {"together": study.resources.together or "auto"},
-        # Sums of floating-point numbers depend on what adds them up.
-        "computes_on": "cuda" if study.resources.gpu else f"cpu, {study.resources.cpu} threads",
+        "computes_on": study.resources.computes_on,
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
         "network": dict(space.network),

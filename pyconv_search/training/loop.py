@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from pyconv_search.training.augment import cut_out, draw_centres, mixed, normalise
 from pyconv_search.training.learner import Learner
+from pyconv_search.training.parallel import share_buffers, summed
 from pyconv_search.training.randomness import generator_of, seed_of
 from pyconv_search.training.schedule import learning_rate, resolution
 from pyconv_search.training.source import Source, View
@@ -82,7 +83,8 @@ def train(
             tally.check()
         if watch is not None:
             watch(i + 1, tally)
-    return _together(learner, tally).scores()
+    share_buffers(learner)
+    return summed(tally).scores()
 
 
 def set_rate(learner: Learner, step: int, per_epoch: int) -> None:
@@ -110,7 +112,7 @@ def evaluate(learner: Learner, source: Source, view: View, batch: int = 512) -> 
     for logits, labels in answers(learner, source, view, batch, model):
         found = combined(logits, source.views)
         tally.add(found, labels, functional.cross_entropy(found, labels, reduction="sum"))
-    return _together(learner, tally).scores()
+    return summed(tally).scores()
 
 
 def answers(
@@ -211,10 +213,3 @@ def _alone(learner: Learner, more: bool) -> AbstractContextManager[None]:
     """A context in which several processes do not yet exchange gradients, as ``more`` parts of the batch follow."""
     quiet = getattr(learner.network, "no_sync", None)
     return quiet() if more and quiet is not None else nullcontext()
-
-
-def _together(learner: Learner, tally: Tally) -> Tally:
-    """The sums of all processes."""
-    if learner.world > 1:
-        torch.distributed.all_reduce(tally.sums)
-    return tally

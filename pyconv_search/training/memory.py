@@ -1,7 +1,8 @@
-"""How much memory a training takes at most."""
+"""How much memory a training takes at most, and how much there is."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 _SELF = Path("/proc/self")
+# The limit of a container (Linux, control groups version 2 and 1).
+_CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def reset_peak(device: torch.device) -> None:
@@ -35,3 +38,18 @@ def peak(device: torch.device) -> int:
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total(device: torch.device) -> int:
+    """The bytes that there are: of the GPU as a whole, else what the machine, its container and limits leave."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    found += [] if soft == resource.RLIM_INFINITY else [soft]
+    for path in _CONTAINER:
+        try:
+            found.append(int(path.read_text()))
+        except (OSError, ValueError):  # no such limit, or "max"
+            continue
+    return min(found)

@@ -25,6 +25,16 @@ def test_defaults_are_safe(write_study: Write) -> None:
     assert study.data.info.input == (1, 28, 28)
 
 
+def test_a_trial_of_several_workers(write_study: Write) -> None:
+    found = load_study(write_study(resources={"gpu": 8, "cpu": 16}))
+    assert (found.resources.workers, found.resources.threads, found.resources.computes_on) == (8, 2, "8 × cuda")
+    found = load_study(write_study(resources={"workers": 2, "cpu": 2}))
+    assert (found.resources.workers, found.resources.threads, found.resources.gpu) == (2, 1, 0)
+    assert study_to_dict(found)["computes_on"] == "2 × cpu, 1 threads"
+    assert study_to_dict(found)["resources"] == {"cpu": 2, "gpu": 0.0, "workers": 2, "together": 1}
+    assert load_study(write_study(resources={"gpu": 0.25})).resources.computes_on == "cuda"
+
+
 def test_the_papers_recipes_can_be_written(write_study: Write) -> None:
     pyconv = load_study(
         write_study(recipe={"epochs": 90, "batch": 256, "lr": 0.1, "schedule": {"steps": [30, 60, 80]}})
@@ -107,8 +117,28 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean gpu?"),
         ({"resources": {"together": 0}}, "resources.together: must be an integer between 1 and 1000, but got 0"),
         ({"resources": {"together": "all"}}, "resources.together: must be a number of trials, or auto, but got 'all'"),
+        ({"resources": {"together": 2, "workers": 2, "cpu": 2}}, "resources.together: needs trials of one process"),
         ({"resources": {"together": 2}, "scheduler": "asha"}, "resources.together: needs scheduler: none, but got asha"),
         ({"resources": {"together": "auto"}, "search": {"tpe": {"trials": 2}}}, "resources.together: auto measures every"),
+        ({"resources": {"gpu": 4, "cpu": 6}}, "resources.cpu: 6 cores cannot be divided by 4 workers; nearest: 8"),
+        ({"resources": {"gpu": 4, "workers": 2}}, "resources.workers: each has one GPU, of which there are 4; nearest: 4"),
+        ({"resources": {"gpu": 0.5, "workers": 2}}, "each has one GPU, of which there are 0.5; nearest: 1"),
+        (
+            {"resources": {"workers": 3, "cpu": 3}},
+            "recipe.batch: 128 images cannot be divided by 3 workers; nearest: 129",
+        ),
+        (
+            {"recipe": {"epochs": 1, "batch": 8}, "resources": {"workers": 8, "cpu": 8}},
+            "recipe.batch: 8 images leave less than two for each of 8 workers, and batch normalisation needs two; nearest: 16",
+        ),
+        (
+            {"recipe": {"epochs": 1, "batch": 16, "accumulate": 4}, "resources": {"workers": 4, "cpu": 4}},
+            "less than two for each of 4 workers in 4 parts each, and batch normalisation needs two; nearest: 32",
+        ),
+        (
+            {"recipe": {"epochs": 1, "batch": 60000}},
+            "recipe.batch: a batch of 60000, but there are 10000 images to train on; nearest: 10000",
+        ),
         ({"weights": "no"}, "weights: must be one of keep, discard"),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ def test_a_trial_of_several_workers(write_study: Write) -> None:
     found = load_study(write_study(resources={"workers": 2, "cpu": 2}))
     assert (found.resources.workers, found.resources.threads, found.resources.gpu) == (2, 1, 0)
     assert study_to_dict(found)["computes_on"] == "2 × cpu, 1 threads"
-    assert study_to_dict(found)["resources"] == {"cpu": 2, "gpu": 0.0, "workers": 2}
+    assert study_to_dict(found)["resources"] == {"cpu": 2, "gpu": 0.0, "workers": 2, "together": 1}
     assert load_study(write_study(resources={"gpu": 0.25})).resources.computes_on == "cuda"
 
 
@@ -125,6 +125,11 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"objectives": {"top1_error": "max"}}, "objectives.top1_error: must be one of min"),
         ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a fraction of one GPU or a whole number"),
         ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean gpu?"),
+        ({"resources": {"together": 0}}, "resources.together: must be an integer between 1 and 1000, but got 0"),
+        ({"resources": {"together": "all"}}, "resources.together: must be a number of trials, or auto, but got 'all'"),
+        ({"resources": {"together": 2, "workers": 2, "cpu": 2}}, "resources.together: needs trials of one process"),
+        ({"resources": {"together": 2}, "scheduler": "asha"}, "resources.together: needs scheduler: none, but got asha"),
+        ({"resources": {"together": "auto"}, "search": {"tpe": {"trials": 2}}}, "resources.together: auto measures every"),
         ({"resources": {"gpu": 4, "cpu": 6}}, "resources.cpu: 6 cores cannot be divided by 4 workers; nearest: 8"),
         ({"resources": {"gpu": 4, "workers": 2}}, "resources.workers: each has one GPU, of which there are 4; nearest: 4"),
         ({"resources": {"gpu": 0.5, "workers": 2}}, "each has one GPU, of which there are 0.5; nearest: 1"),

@@ -63,9 +63,22 @@ def transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
+def unsound(device: torch.device, dtype: torch.dtype, fan_in: int, dilation: int) -> bool:
+    """Whether the gradient of the weight of a dilated convolution may be wrong on images with their channels last.
+
+    On CPUs the oneDNN of PyTorch 2.13 makes it in bfloat16 of memory that nobody has written, where the number of input
+    channels of a group, ``fan_in``, is no multiple of 16; that of ``nn.Conv2d``, too. Contiguous tensors are right.
+    """
+    return dilation > 1 and fan_in % 16 > 0 and dtype == torch.bfloat16 and device.type == "cpu"
+
+
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     """The output by a program, from differentiable operations that change nothing in place."""
-    return joined(_outputs(x, pack(weights, program), program), program.output)
+    packed = pack(weights, program)
+    pieces = [step.piece for step in program.steps]
+    if any(unsound(x.device, x.dtype, piece.fan_in, piece.dilation) for piece in pieces):
+        x, packed = x.contiguous(), [weight.contiguous() for weight in packed]
+    return joined(_outputs(x, packed, program), program.output)
 
 
 def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program, take: Take = take) -> list[Tensor]:
@@ -202,6 +215,8 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
     piece, stride, width = step.piece, program.operation.stride, x.shape[3]
     if piece.swapped and not of_input:
         return _swapped(grad, x, weight, step)
+    if not of_input and unsound(x.device, x.dtype, piece.fan_in, piece.dilation):
+        grad, x = grad.contiguous(), x.contiguous()
     if piece.strip > 1:
         x = widened(x, (columns(piece, grad.shape[3]) - grad.shape[3]) * stride[1])
         grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)
@@ -216,7 +231,10 @@ def _swapped(grad: Tensor, x: Tensor, weight: Tensor, step: Step) -> Tensor:
     """The gradient of the weight from that of the convolution which leads from the output to the input."""
     piece = step.piece
     groups, dilation = piece.groups, (piece.dilation, piece.dilation)
-    like = weight.new_empty(len(piece.source), len(piece.target) // groups, *piece.kernel)
+    fan_in = len(piece.target) // groups
+    like = weight.new_empty(len(piece.source), fan_in, *piece.kernel)
+    if unsound(x.device, x.dtype, fan_in, piece.dilation):
+        grad, x = grad.contiguous(), x.contiguous()
     back = torch.ops.aten.convolution_backward(
         x, grad, like, None, (1, 1), step.padding, dilation, False, (0, 0), groups, (False, True, False)
     )[1]

@@ -17,6 +17,7 @@ from pyconv_search.arch.spec import shortest_period
 from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import Size, check_channels, check_input, checked_pattern, odd_pair, pair
 from pyconv_search.ops.convolve import convolve
+from pyconv_search.ops.dilated import DilatedConv2d
 from pyconv_search.ops.planning import LevelTuple, Signature
 from pyconv_search.ops.psconv import PSConv2d
 
@@ -163,7 +164,8 @@ def same_conv2d(
     check_channels(in_channels, out_channels, groups)
     dilation = dilations[0] if kernel != (1, 1) else 1
     padding = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
-    return nn.Conv2d(in_channels, out_channels, kernel, pair("stride", stride), padding, dilation, groups, **options)
+    kind = nn.Conv2d if dilation == 1 else DilatedConv2d
+    return kind(in_channels, out_channels, kernel, pair("stride", stride), padding, dilation, groups, **options)
 
 
 def _one_each(name: str, values: Sequence[Any], count: int) -> tuple[Any, ...]:

@@ -8,7 +8,8 @@ A trial is described by a plain dictionary::
      "keep_weights": bool, "checkpoints": {"every": epochs, "minutes": float, "keep": "last" | "all"},
      "config": what names architecture and recipe in the study, "overrides": {…}, values of the recipe that are its own}
 
-Equal descriptions give equal numbers, bit for bit on the same machine, however often the trial was interrupted between.
+Equal descriptions give equal numbers, by a deterministic recipe bit for bit on the same machine, however often the
+trial was interrupted between.
 With several ``workers`` (1 unless given) each of so many processes, which have met in a process group of
 torch.distributed, runs the same trial at the same time; ``threads`` are those of one. All have the same numbers, the
 first writes the files. ``accumulated`` and ``alone`` are there in a trial that is retried in its own way
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 # Steps between two looks at the clock where several processes have to agree on what it says.
 _AGREE = 32
+# Seconds of processor time that a checkpoint may take whenever it is due.
+_NOTICEABLE = 0.1
 
 
 class Trial:
@@ -69,7 +72,7 @@ class Trial:
         self.begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
         self.together = 1
         self._best: dict[str, Tensor] = {}
-        self._timed = 0.0
+        self._timed = self._saved = self._saving = 0.0
         self._row: Row | None = None
         self._rank, self._world = parallel.place()
         if self._world != spec.get("workers", 1):
@@ -126,8 +129,14 @@ class Trial:
         self.history.append(epoch)
         self.begun = (0, (0.0, 0.0, 0.0, 0.0))
         self._remember(self.learner)
-        if self.done or self.epochs_run % self.spec["checkpoints"]["every"] == 0:
+        if self.done or self._due():
             self.save()
+
+    def _due(self) -> bool:
+        """Whether this epoch's checkpoint is worth its time: at most a twentieth of it all, if it is noticeable."""
+        wanted = self.spec["checkpoints"]
+        rare = self._saving > _NOTICEABLE and time.perf_counter() - self._saved < 20 * self._saving
+        return self.epochs_run % wanted["every"] == 0 and (wanted["keep"] == "all" or not rare)
 
     def finish(self) -> Row:
         """The row of the complete trial. The test split is read here, once; asked again, it is the same row.
@@ -213,6 +222,7 @@ class Trial:
                 return
             due = time.perf_counter() - self._timed > 60 * self.spec["checkpoints"]["minutes"]
             if parallel.decided(due, self._device):
+                loop.check(learner, tally)
                 self._count_time()
                 self.save((step, parallel.gathered(tally)))
                 self._timed = time.perf_counter()
@@ -285,7 +295,7 @@ class Trial:
             found = checkpoint.load(path)
             if found is None:
                 return
-            if (found.trial, found.plan) != (self.spec["trial"], plan_of(self.spec)):
+            if (found.trial, found.plan) != (self.spec["trial"], self._plan()):
                 raise checkpoint.DamagedCheckpoint(f"{path}: the checkpoint of another training")
             checkpoint.restore(found, self.learner)
         except checkpoint.DamagedCheckpoint as reason:
@@ -299,15 +309,28 @@ class Trial:
         self.begun = (steps, sums[4 * self._rank :][:4] if steps else sums)
         self._best = {name: tensor.to(self._device) for name, tensor in found.best.items()}
 
+    def _plan(self) -> str:
+        """A digest of all that decides the numbers: where the data lie, and how the trial is called, do not."""
+        decides = {key: self.spec[key] for key in ("architecture", "seed")}
+        decides["recipe"] = recipes.essence(self._recipe)
+        decides["precision"] = device.precision(self._recipe, self._device)
+        decides["device"] = self._device.type
+        decides["workers"] = self._world
+        decides["threads"] = self.spec["threads"] if self._device.type == "cpu" else None
+        wanted, found = self.spec["data"], self._data()
+        splits = [len(split) for split in (found.train, found.validation)]
+        decides["data"] = [wanted["name"], wanted["validation"], *splits]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
     def save(self, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
         """Write the checkpoint; ``begun`` as in :class:`Checkpoint`. UserError if it cannot be written."""
-        path = self._checkpoint
+        path, started = self._checkpoint, time.process_time()
         if path is None or self._rank:
             return
         tensors, numbers = checkpoint.state_of(self.learner)
         state = checkpoint.Checkpoint(
             trial=self.spec["trial"],
-            plan=plan_of(self.spec),
+            plan=self._plan(),
             history=tuple(self.history),
             resumed=self._resumed,
             started=self._started,
@@ -320,6 +343,7 @@ class Trial:
         checkpoint.save(path, state)
         if self.spec["checkpoints"]["keep"] == "all" and not begun[0]:
             checkpoint.keep(path, self.epochs_run)
+        self._saved, self._saving = time.perf_counter(), time.process_time() - started
 
     def _weights_metadata(self) -> dict[str, str]:
         return {
@@ -344,7 +368,9 @@ class Trial:
         )
         if not self.history:
             return row
-        last, seen = self.history[-1], self.epochs_run * len(self._data().train)
+        selected = status == "complete" and self._recipe.select == "best"
+        last = min(self.history, key=lambda epoch: epoch.val_top1_error) if selected else self.history[-1]
+        seen = self.epochs_run * len(self._data().train)
         return replace(
             row,
             val_loss=last.val_loss,
@@ -404,15 +430,6 @@ def forget(spec: dict[str, Any]) -> None:
     path = checkpoint_of(spec)
     if path is not None:
         checkpoint.remove(path)
-
-
-def plan_of(spec: dict[str, Any]) -> str:
-    """A digest of all in a description that decides the numbers; where the data lie and its name do not."""
-    decides = {key: spec[key] for key in ("architecture", "seed", "recipe", "device")}
-    decides["workers"] = spec.get("workers", 1)
-    decides["threads"] = spec["threads"] if spec["device"] != "cuda" else None
-    decides["data"] = [spec["data"]["name"], spec["data"]["validation"]]
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _existing(folder: str | None) -> Path | None:

@@ -20,10 +20,12 @@ from pyconv_search.training.parallel import share_buffers, summed
 from pyconv_search.training.randomness import generator_of, seed_of
 from pyconv_search.training.schedule import learning_rate, resolution
 from pyconv_search.training.source import Source, View
-from pyconv_search.training.tally import Scores, Tally
+from pyconv_search.training.tally import Diverged, Scores, Tally
 
 # Steps between two looks at the loss on a GPU, which has to catch up for a look.
 _CHECK = 16
+# A loss scaled by less is one whose gradients were infinite 30 times more often than not, from 2¹⁶ on.
+LEAST_SCALE = 2.0**-14
 
 # What is done after each step, given how many steps of the epoch are behind: a place to save, or to stop by raising.
 Watch = Callable[[int, Tally], None]
@@ -80,11 +82,19 @@ def train(
         inputs = normalise(pixels, source.mean, source.std)
         _step(learner, view, i, Batch(inputs, labels, len(batches[i])), tally)
         if looked_at(device, i):
-            tally.check()
+            check(learner, tally)
         if watch is not None:
             watch(i + 1, tally)
+    check(learner, tally)
     share_buffers(learner)
     return summed(tally).scores()
+
+
+def check(learner: Learner, tally: Tally) -> None:
+    """Raise Diverged if the loss is not finite, or the gradients of fp16 however small the loss is scaled."""
+    tally.check()
+    if learner.scaler.is_enabled() and learner.scaler.get_scale() < LEAST_SCALE:
+        raise Diverged("the fp16 gradients stay infinite however small the loss is scaled; use precision: bf16 or fp32")
 
 
 def set_rate(learner: Learner, step: int, per_epoch: int) -> None:
@@ -158,11 +168,11 @@ class Batch:
 
     def loss(self, logits: Tensor, part: slice, smoothing: float) -> Tensor:
         """The sum over the images of a part."""
-        own, other = (
-            functional.cross_entropy(logits, labels[part], label_smoothing=smoothing, reduction="sum")
-            for labels in (self.labels, self.others)
-        )
-        return own if self.kept == 1 else self.kept * own + (1 - self.kept) * other
+        own = functional.cross_entropy(logits, self.labels[part], label_smoothing=smoothing, reduction="sum")
+        if self.kept == 1:
+            return own
+        other = functional.cross_entropy(logits, self.others[part], label_smoothing=smoothing, reduction="sum")
+        return self.kept * own + (1 - self.kept) * other
 
     def counted(self, part: slice) -> Tensor:
         return (self.labels if self.kept >= 0.5 else self.others)[part]

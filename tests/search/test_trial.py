@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from pyconv_search.search import images, outcome, trial
 from pyconv_search.search.trial import Trial, forget, run_trial
 from pyconv_search.study import recipe as recipes
 from pyconv_search.study.datasets import DataSetInfo
-from pyconv_search.training import checkpoint, data, loop, source
+from pyconv_search.training import checkpoint, data, device, loop, source
 from pyconv_search.training import learner as learners
 from pyconv_search.training.learner import make_learner
 from pyconv_search.training.source import to_device
@@ -223,8 +224,91 @@ def test_the_best_epoch_is_tested_and_saved_where_the_recipe_selects_it(tmp_path
     assert len(saved.history) == best + 1
     assert all(torch.equal(saved.tensors[f"model/{name}"], tensor) for name, tensor in weights.items())
     last = run(tmp_path / "last", recipe=recipe | {"select": "last"})
-    assert last[1]["val_top1_error"] == row["val_top1_error"] == errors[-1]
+    assert (last[1]["val_top1_error"], row["val_top1_error"]) == (errors[-1], min(errors))
+    assert (row["val_loss"], row["val_top5_error"]) == tuple(epochs[best][k] for k in ("val_loss", "val_top5_error"))
     assert last[1]["test_loss"] != row["test_loss"]
+
+
+def test_of_equal_epochs_the_first_is_the_best(tmp_path: Path):
+    subject = Trial(spec(tmp_path, {"select": "best"}))
+    kept = []
+    for error in (30.0, 20.0, 20.0, 25.0):
+        subject.history.append(Epoch("t1", 1, 0.1, 1.0, 1.0, 1.0, error, 1.0, 1.0))
+        subject._remember(subject.learner)
+        kept.append(subject._best["head.bias"].clone())
+        subject.learner.model.head.bias.data += 1
+    assert torch.equal(kept[1], kept[2])
+    assert torch.equal(kept[1], kept[3])
+    assert not torch.equal(kept[0], kept[1])
+
+
+def test_small_pictures_train_and_whole_ones_validate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[tuple[str, tuple[int, int]]] = []
+    for name in ("train", "evaluate"):
+        original = getattr(loop, name)
+        monkeypatch.setattr(loop, name, spied(name, original, sizes))
+    run(tmp_path, recipe={"resolution": 0.5, "resolution_until": 1.0, "precision": "fp32"})
+    assert [size for name, size in sizes if name == "evaluate"] == [(8, 8)] * (EPOCHS + 1)
+    assert next(size for name, size in sizes if name == "train") == (4, 4)
+
+
+def spied(name: str, original: Callable[..., Any], sizes: list[Any]) -> Callable[..., Any]:
+    def replacement(learner: Any, source: Any, view: Any, *rest: Any) -> Any:
+        sizes.append((name, view.size))
+        return original(learner, source, view, *rest)
+
+    return replacement
+
+
+def test_all_checkpoints_are_those_of_whole_epochs(tmp_path: Path):
+    run(tmp_path, checkpoints={"every": 1, "minutes": 0.0, "keep": "all"})
+    kept = sorted((tmp_path / "checkpoints").iterdir())
+    assert [path.name for path in kept] == [f"t1.epoch-{i + 1:03d}.safetensors" for i in range(EPOCHS)]
+    found = [checkpoint.load(path) for path in kept]
+    assert [(state.begun[0], len(state.history)) for state in found if state] == [(0, i + 1) for i in range(EPOCHS)]
+
+
+def test_checkpoints_that_take_long_are_written_more_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save, written = checkpoint.save, []
+
+    def slow(path: Path, state: Any) -> None:
+        written.append(len(state.history))
+        begun = time.process_time()
+        while time.process_time() - begun < 0.3:
+            sum(range(1000))
+        save(path, state)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    expected = run(tmp_path / "rare")
+    assert written == [1, EPOCHS]
+    assert expected[0] == run(tmp_path / "all", checkpoints={"every": 1, "minutes": 10.0, "keep": "all"})[0]
+    assert written[2:] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_of_other_numbers_is_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = {"precision": "auto"}
+    monkeypatch.setattr(device, "precision", lambda recipe, place: "fp32")
+    Trial(spec(tmp_path, recipe)).advance()
+    assert Trial(spec(tmp_path, recipe)).epochs_run == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "precision", lambda recipe, place: "bf16")
+        assert Trial(spec(tmp_path, recipe)).epochs_run == 0
+    Trial(spec(tmp_path, recipe)).advance()
+    images.forget()
+    fewer = noise("noise")
+    fewer.train = fewer.train.take(np.arange(60))
+    monkeypatch.setattr(data, "load", lambda *key: fewer)
+    assert Trial(spec(tmp_path, recipe)).epochs_run == 0
+
+
+def test_no_checkpoint_holds_a_loss_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # As on a GPU, whose loss is looked at every 16 steps only.
+    monkeypatch.setattr(loop, "looked_at", lambda device, step: False)
+    recipe = {"lr": 1e30, "warmup": 0.0, "precision": "fp32"}
+    row = run_trial(spec(tmp_path, recipe, checkpoints=OFTEN))
+    assert (row.status, row.reason) == ("failed", "nan")
+    state = checkpoint.load(tmp_path / "checkpoints" / "t1.safetensors")
+    assert state is None or all(tensor.isfinite().all() for tensor in state.tensors.values())
 
 
 def test_checkpoints_are_as_rare_as_the_study_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -216,3 +218,37 @@ def test_cutmix_and_mixup_take_turns():
         cut += bool(((found == 0) | (found == 1)).all())
     # A fair coin: 200, deviation 10.
     assert abs(cut - 200) < 50
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_cutmix_by_hand(alpha: float):
+    """Yun et al. 2019, equation 2: sides √(1 - λ) of the image's, the centre uniform, cut at the border."""
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 12)
+    for seed in range(100):
+        numbers = np.random.default_rng(seed)
+        left = float(numbers.beta(alpha, alpha))
+        found, kept = mixed(images, alpha, 0.0, np.random.default_rng(seed))
+        height, width = round(16 * math.sqrt(1 - left)), round(12 * math.sqrt(1 - left))
+        row, column = int(numbers.integers(16)), int(numbers.integers(12))
+        own = torch.ones(16, 12, dtype=torch.bool)
+        for y in range(row - height // 2, row - height // 2 + height):
+            for x in range(column - width // 2, column - width // 2 + width):
+                if 0 <= y < 16 and 0 <= x < 12:
+                    own[y, x] = False
+        assert torch.equal(found[1, 0] == 1, own)
+        assert kept == pytest.approx(own.float().mean().item())
+
+
+def test_boxes_of_a_wide_image_that_do_not_fit():
+    wide = draw_boxes(50, (10, 100), (0.9, 1.0), generator())
+    assert torch.allclose(wide, torch.tensor([0, 50 - 20 / 3, 10, 40 / 3], dtype=torch.float64).expand(50, 4))
+
+
+def test_a_box_is_tried_ten_times():
+    numbers = generator()
+    count, ratio = 200_000, math.log(4 / 3)
+    areas = torch.empty(count, dtype=torch.float64).uniform_(0.7, 1, generator=numbers) * 600
+    ratios = torch.empty(count, dtype=torch.float64).uniform_(-ratio, ratio, generator=numbers).exp()
+    fits = (((areas / ratios).sqrt() <= 30) & ((areas * ratios).sqrt() <= 20)).double().mean().item()
+    central = (draw_boxes(20_000, (30, 20), (0.7, 1.0), numbers)[:, 2] == 20 * 4 / 3).double().mean().item()
+    assert abs(central - (1 - fits) ** 10) < 5 * math.sqrt(0.25 / 20_000)

@@ -255,3 +255,28 @@ def test_weights_are_the_models_state_and_nothing_else(tmp_path: Path):
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata() == {"arch_id": "abc"}
+
+
+def test_a_scaled_loss_goes_on_with_its_scale(tmp_path: Path):
+    recipe = replace(RECIPE, precision="fp16")
+    learner, fresh = (make_learner(network(), recipe, 0, torch.device("cpu")) for _ in range(2))
+    learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 1024.0, "_growth_tracker": 7})
+    tensors, numbers = checkpoint.state_of(learner)
+    save(tmp_path / "t1.safetensors", replace(state(), tensors=tensors, numbers=numbers))
+    checkpoint.restore(load(tmp_path / "t1.safetensors"), fresh)
+    assert fresh.scaler.state_dict() == learner.scaler.state_dict()
+
+
+def test_a_momentum_of_another_shape_is_refused():
+    found = state()
+    wrong = {**found.tensors, "momentum/0.weight": torch.zeros(2, 2)}
+    with pytest.raises(DamagedCheckpoint, match="the momentum is that of another network"):
+        checkpoint.restore(replace(found, tensors=wrong), learner_of(network()))
+
+
+def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", "pyconv-search checkpoint 1")
+        save(tmp_path / "t1.safetensors", state())
+    with pytest.raises(DamagedCheckpoint, match="checkpoint 1"):
+        load(tmp_path / "t1.safetensors")

@@ -97,3 +97,4 @@ def test_resolution_grows_to_all_of_it():
     assert large[8:] == [(224, 192)] * 2
     assert all(side % 32 == 0 for size in large for side in size)
     assert resolution(Recipe(epochs=10), 0, (28, 28)) == (28, 28)
+    assert resolution(recipe, 3, (128, 124)) == (96, 84)

@@ -1,0 +1,88 @@
+"""Gradients in bfloat16 with the channels last where oneDNN's own are wrong: against float64, and not read from nowhere."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from pyconv_search.ops.execute import unsound
+from pyconv_search.ops.psconv import PSConv2d
+from pyconv_search.ops.pyconv import PyConv2d, same_conv2d
+
+CASES = {
+    "psconv 16": lambda: PSConv2d(16, 16, bias=False),
+    "psconv 32 sorted": lambda: sorted_(PSConv2d(32, 32, bias=False)),
+    "psconv 24 in groups": lambda: PSConv2d(24, 32, groups=2, pattern=(1, 4), bias=False),
+    "psconv along input": lambda: PSConv2d(16, 16, axes="input", bias=False),
+    "pyramid of dilations": lambda: PyConv2d(16, [8, 8, 16], [3, 5, 3], [1, 4, 2], pattern=[(2,), (1,), (1, 2)]),
+    "psconv of one dilation": lambda: PSConv2d(24, 16, pattern=(2,), bias=False),
+    "dilated 24": lambda: same_conv2d(24, 32, 3, pattern=(2,), bias=False),
+    "dilated in groups": lambda: same_conv2d(32, 32, 3, 4, pattern=(4,), bias=False),
+}
+
+
+def sorted_(module: PSConv2d) -> PSConv2d:
+    module.sorted_in = module.sorted_out = True
+    return module
+
+
+def inputs(channels: int) -> Tensor:
+    # What the allocator hands out next was full of NaN.
+    del [torch.full((4, 64, 40, 40), torch.nan) for _ in range(4)][:]
+    numbers = torch.Generator().manual_seed(0)
+    return torch.randn(4, channels, 40, 40, generator=numbers).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_float64(case: str, transformed: bool):
+    torch.manual_seed(0)
+    module = CASES[case]()
+    exact = deepcopy(module).double()
+    module = module.to(memory_format=torch.channels_last)
+    images = inputs(module.in_channels)
+    parameters = dict(module.named_parameters())
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return functional_call(module, weights, images).float().square().mean()
+
+    if transformed:
+        found = grad(loss)(parameters)
+    else:
+        loss(parameters).backward()
+        found = {name: parameter.grad for name, parameter in parameters.items()}
+    exact(images.double()).square().mean().backward()
+    for name, parameter in exact.named_parameters():
+        error = torch.linalg.norm(found[name] - parameter.grad) / torch.linalg.norm(parameter.grad)
+        assert error < 0.02, name
+
+
+def test_a_dilated_convolution_stays_one_and_keeps_its_layout():
+    module = same_conv2d(24, 32, 3, pattern=(2,), bias=True).to(memory_format=torch.channels_last)
+    plain = nn.Conv2d(24, 32, 3, padding=2, dilation=2)
+    plain.load_state_dict(module.state_dict())
+    images = inputs(24)
+    assert torch.allclose(module(images), plain(images), atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(images).is_contiguous(memory_format=torch.channels_last)
+        assert module(images[0]).shape == (32, 40, 40)
+
+
+def test_it_is_for_few_channels_in_bfloat16_on_cpus_alone():
+    cpu = torch.device("cpu")
+    assert unsound(cpu, torch.bfloat16, 24, 2)
+    assert not any(
+        unsound(torch.device(device), dtype, fan_in, dilation)
+        for device, dtype, fan_in, dilation in (
+            ("cuda", torch.bfloat16, 24, 2),
+            ("cpu", torch.float32, 24, 2),
+            ("cpu", torch.float16, 24, 2),
+            ("cpu", torch.bfloat16, 32, 2),
+            ("cpu", torch.bfloat16, 24, 1),
+        )
+    )

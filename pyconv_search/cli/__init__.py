@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import io
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyconv_search import __version__
+from pyconv_search.cli import benches
+from pyconv_search.cli.options import AsJson, ChannelsLast, Device, Dtype, Network, print_out, read_network
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
 
 if TYPE_CHECKING:
     from pyconv_search.arch.plans.choice import Choice, Setting
     from pyconv_search.arch.plans.network import Fused
-    from pyconv_search.arch.spec import Architecture
     from pyconv_search.search.runner import Outcome
 
 app = typer.Typer(
@@ -34,44 +34,15 @@ app = typer.Typer(
 space_app = typer.Typer(help="Look at a search space before anything is spent on it.", no_args_is_help=True)
 data_app = typer.Typer(help="Which data sets are known, and where they are.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
-bench_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
+app.add_typer(benches.app, name="bench")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
-Network = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE|NAME",
-        help="A network's name (see `networks`), a space of one network, or a line of `space sample` as a .json file.",
-    ),
-]
 Root = Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")]
 Classes = Annotated[int | None, typer.Option(help="A subset of so many classes lies there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
-
-
-class Dtype(enum.StrEnum):
-    """Types of numbers."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Device(enum.StrEnum):
-    """Where convolutions are executed."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-ChannelsLast = Annotated[
-    bool, typer.Option("--channels-last/--contiguous", help="How images lie in memory, as PyTorch calls it.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -100,7 +71,7 @@ def space_check(file: File, as_json: AsJson = False) -> None:
     check(space)
     said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
     sizes = f"{count(len(space.parameters), 'parameter')}, {count(space.size, 'assignment')}"
-    _print(said if as_json else f"{file}: ok: {space.name}, {sizes}")
+    print_out(said if as_json else f"{file}: ok: {space.name}, {sizes}")
 
 
 @space_app.command("describe")
@@ -113,7 +84,7 @@ def space_describe(file: File, seed: Seed = 0, as_json: AsJson = False) -> None:
     space = load_space(file)
     check(space, may_be_empty=True)
     described = describe(space, seed)
-    _print(text.description_dict(space, described) if as_json else text.description_text(space, described))
+    print_out(text.description_dict(space, described) if as_json else text.description_text(space, described))
 
 
 @space_app.command("sample")
@@ -157,14 +128,14 @@ def cost(
     from pyconv_search.arch.plans.network import executions
     from pyconv_search.cli import costs, plans
 
-    arch = _network(network)
+    arch = read_network(network)
     found, wanted = cost(arch), (batch, dtype.value)
     setting = _setting(device.value, dtype.value, channels_last, instructions)
     executed = executions(arch, setting, batch, costs.ITEMSIZES[dtype.value], _fused(device))
     if as_json:
-        _print({**costs.cost_dict(arch, found, *wanted), "plans": plans.plans_dict(executed, setting, batch)})
+        print_out({**costs.cost_dict(arch, found, *wanted), "plans": plans.plans_dict(executed, setting, batch)})
     else:
-        _print(costs.cost_text(network, arch, found, *wanted) + "\n\n" + plans.plans_text(executed, setting, batch))
+        print_out(costs.cost_text(network, arch, found, *wanted) + "\n\n" + plans.plans_text(executed, setting, batch))
     if draw is not None:
         from pyconv_search.report.drawing.picture import write_drawing
 
@@ -185,11 +156,11 @@ def networks(
     if network is not None:
         if as_json:
             raise UserError("networks NAME draws for people; `cost NAME --json` gives the network as JSON")
-        arch = _network(network)
-        _print(layers.network_text(network, arch, cost(arch)))
+        arch = read_network(network)
+        print_out(layers.network_text(network, arch, cost(arch)))
         return
     found = catalogue.published()
-    _print(catalogue.networks_dict(found) if as_json else catalogue.networks_text(found))
+    print_out(catalogue.networks_dict(found) if as_json else catalogue.networks_text(found))
 
 
 @app.command()
@@ -203,19 +174,30 @@ def recipes(
     names = recipe_list.named(name)
     if as_json:
         found = [recipe_list.recipe_dict(each) for each in names]
-        _print(found[0] if name else found)
+        print_out(found[0] if name else found)
     else:
-        _print(recipe_list.recipe_text(name) if name else recipe_list.recipes_text(names))
+        print_out(recipe_list.recipe_text(name) if name else recipe_list.recipes_text(names))
 
 
 @app.command()
-def plan(study: StudyFile, as_json: AsJson = False) -> None:
-    """What a study will run, before anything runs."""
-    from pyconv_search.cli import text
+def plan(
+    study: StudyFile,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Train some of the networks for seconds, to tell the hours.")
+    ] = True,
+    images_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Of training the median network: tells the hours without measuring."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a study will run, before anything runs, and the hours that it takes on a machine like this."""
+    from pyconv_search.cli import estimates, text
     from pyconv_search.study.study import load_study
 
     loaded = load_study(study)
-    _print(text.plan_dict(loaded) if as_json else text.plan_text(loaded))
+    found = estimates.found(loaded, measure, images_per_second)
+    print_out(text.plan_dict(loaded, found) if as_json else text.plan_text(loaded, found))
 
 
 @app.command()
@@ -258,7 +240,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     from pyconv_search.results import store
 
     found = store.read(folder)
-    _print(text.status_dict(found) if as_json else text.status_text(found))
+    print_out(text.status_dict(found) if as_json else text.status_text(found))
 
 
 @app.command()
@@ -279,7 +261,7 @@ def data_list(as_json: AsJson = False) -> None:
     from pyconv_search.training import data
 
     rows = data.listing()
-    _print([dataclasses.asdict(row) for row in rows] if as_json else text.data_list_text(rows))
+    print_out([dataclasses.asdict(row) for row in rows] if as_json else text.data_list_text(rows))
 
 
 @data_app.command("check")
@@ -295,7 +277,7 @@ def data_check(
 
     with _progress("decoded") as progress:
         found = data.check(name, root, classes, progress)
-    _print(dataclasses.asdict(found) if as_json else text.data_check_text(found))
+    print_out(dataclasses.asdict(found) if as_json else text.data_check_text(found))
 
 
 @data_app.command("pack")
@@ -320,63 +302,6 @@ def data_pack(
     print(found)
 
 
-@bench_app.callback()
-def _bench() -> None:
-    """Measure this machine."""
-
-
-@bench_app.command("ops")
-def bench_ops(
-    operators: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[OPERATOR]...", help="Such as psconv-64; default: all that have names."),
-    ] = None,
-    network: Annotated[
-        str | None, typer.Option(metavar="FILE|NAME", help="The spatial convolutions of a network instead.")
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
-    channels_last: ChannelsLast = True,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images at once; default: 16, on CUDA 200.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: PyTorch's.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.001, max=3600, help="At least, for each operator and mode.")] = 1.0,
-    plan: Annotated[str, typer.Option(metavar="WAY", help="Force a way of execution, such as masked.")] = "",
-    all_plans: Annotated[bool, typer.Option("--all-plans", help="Every way that can be forced, in turns.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Time operators by their plans: beside nn.Conv2d 3×3 in the same rounds, and as a share of the roofline.
-
-    Forward, and training: forward and the gradients of input and weights. Ctrl-C ends with what is measured so far.
-    On Linux the process starts anew at first, with freed memory kept (glibc's variables MALLOC_… and GLIBC_TUNABLES,
-    as in the trials of `run`), unless these variables are set.
-    """
-    from pyconv_search.arch.plans import operators as catalogue
-    from pyconv_search.training import allocator
-
-    if operators and network:
-        raise UserError(f"either operators or --network, but got {' '.join(operators)} and --network {network}")
-    found = catalogue.operators(_network(network)) if network else catalogue.named(operators or ())
-    if device is Device.cpu:
-        allocator.restart_with_it()
-    import torch
-
-    from pyconv_search.cli import bench as said
-    from pyconv_search.ops import bench
-    from pyconv_search.ops.roofline import measure_roofline
-
-    torch.set_num_threads(threads or torch.get_num_threads())
-    torch.backends.cudnn.benchmark = True  # both sides at their best
-    numbers, images = getattr(torch, dtype.value), batch or (16 if device is Device.cpu else 200)
-    place = bench.Place(torch.device(device.value), numbers, channels_last, images, seconds)
-    bench.check_way(found, plan, place)
-    roofline = measure_roofline(device.value, numbers, min(3.0, seconds))
-    rows, complete = said.follow(bench.bench(found, place, roofline, plan, all_plans), len(found) * len(bench.MODES))
-    measured = (rows, roofline, place, complete)
-    _print(said.bench_dict(*measured) if as_json else said.bench_text(*measured))
-    if not complete:
-        raise typer.Exit(130)
-
-
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, on a terminal alone, fed with how many images are done and how many there are."""
@@ -388,20 +313,6 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
         yield lambda done, of: bar.update(task, completed=done, total=of)
-
-
-def _network(name: str) -> Architecture:
-    from pyconv_search.arch.presets import is_preset, preset
-    from pyconv_search.space.space import load_space
-
-    if name.endswith((".json", ".jsonl")):
-        return _written(Path(name))
-    if is_preset(name) or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
-        return preset(name)
-    space = load_space(name)
-    if space.size != 1:
-        raise UserError(f"{name}: holds {space.size:,} assignments, not one; see `space describe` and `space sample`")
-    return space.architecture(next(space.assignments()))
 
 
 def _setting(device: str, dtype: str, channels_last: bool, instructions: str | None) -> Setting:
@@ -425,17 +336,6 @@ def _fused(device: Device) -> tuple[Choice, Fused] | None:
     return CHOICE, fused_work
 
 
-def _written(file: Path) -> Architecture:
-    """The architecture in a file of JSON, such as a line of `space sample` or what `cost --json` prints."""
-    from pyconv_search.arch.canonical import from_dict
-
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: must hold one JSON object, such as a line of `space sample`: {error}") from None
-    return from_dict(values.get("architecture", values) if isinstance(values, dict) else values)
-
-
 def _finish(outcome: Outcome, report: Path) -> None:
     """Say where the results are, and leave with the status that the outcome asks for."""
     print(report.resolve())
@@ -446,10 +346,6 @@ def _finish(outcome: Outcome, report: Path) -> None:
         raise UserError(outcome.shortfall)
     if not outcome.complete:
         raise UserError(f"{outcome.folder}: no trial completed; the report tells why each failed")
-
-
-def _print(said: Any) -> None:
-    print(printable(said) if isinstance(said, str) else json.dumps(said, indent=2))
 
 
 def main() -> None:

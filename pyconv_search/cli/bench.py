@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from pyconv_search.ops.bench import Place, Row
     from pyconv_search.ops.roofline import Roofline
 
+Timed = TypeVar("Timed")
+
 # A share of the rate of multiply-adds above this is not the machine's usual variation (Roofline.share).
 NOISE = 1.05
 
 
-def follow(comparisons: Iterable[list[Row]], total: int) -> tuple[list[Row], bool]:
+def follow(comparisons: Iterable[list[Timed]], total: int, name: Callable[[Timed], str]) -> tuple[list[Timed], bool]:
     """The rows of all comparisons, and whether they are all: Ctrl-C ends with those measured so far.
 
-    Progress goes to standard error: a bar on a terminal, a line for each comparison elsewhere.
+    Progress goes to standard error: a bar on a terminal, a line with the ``name`` of each comparison elsewhere.
     """
-    rows: list[Row] = []
+    rows: list[Timed] = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -34,10 +36,9 @@ def follow(comparisons: Iterable[list[Row]], total: int) -> tuple[list[Row], boo
         try:
             for done, found in enumerate(comparisons, 1):
                 rows += found
-                progress.update(task, advance=1, description=found[0].operator.name)
+                progress.update(task, advance=1, description=name(found[0]))
                 if not console.is_terminal:
-                    said = f"{done}/{total} {found[0].operator.name} {found[0].mode}"
-                    console.print(said, highlight=False, markup=False, soft_wrap=True)
+                    console.print(f"{done}/{total} {name(found[0])}", highlight=False, markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             return rows, False
     return rows, True

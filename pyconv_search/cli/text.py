@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyconv_search.cli import estimates
 from pyconv_search.cli.columns import table
+from pyconv_search.report.hours import hours_of
+from pyconv_search.results.spent import planned, spent
 from pyconv_search.results.store import Store
 from pyconv_search.results.tables import compact
 from pyconv_search.space.describe import Description, Spread
@@ -113,7 +116,7 @@ def histogram(spread: Spread) -> list[str]:
     ]
 
 
-def plan_dict(study: Study) -> dict[str, Any]:
+def plan_dict(study: Study, found: estimates.Found) -> dict[str, Any]:
     """The plan as plain values. ``training_macs`` counts forward and backward (three times forward) over all epochs."""
     rows, images, seeds = candidates(study), study.data.train, len(study.seeds)
     trials = planned_trials(study, len(rows))
@@ -127,6 +130,7 @@ def plan_dict(study: Study) -> dict[str, Any]:
         "epochs_at_most": seeds * sum(row.recipe.epochs for row in rows) if rows else trials * most_epochs(study),
         "training_macs": 3 * images * seeds * sum(row.cost.macs * row.recipe.epochs for row in rows) if rows else None,
         "resources_per_trial": dataclasses.asdict(study.resources),
+        "estimate": estimates.found_dict(found),
         "networks": [
             {
                 "name": row.name,
@@ -134,15 +138,16 @@ def plan_dict(study: Study) -> dict[str, Any]:
                 "parameters": row.values,
                 "recipe": row.overrides,
                 **{name: getattr(row.cost, name) for name in COSTS},
+                **estimates.rate_dict(found, i),
             }
-            for row in rows
+            for i, row in enumerate(rows)
         ],
     }
 
 
-def plan_text(study: Study) -> str:
+def plan_text(study: Study, found: estimates.Found) -> str:
     """The plan for people."""
-    plan = plan_dict(study)
+    plan = plan_dict(study, found)
     processes = f" in {study.resources.workers} processes" if study.resources.workers > 1 else ""
     lines = [
         study.name,
@@ -157,11 +162,15 @@ def plan_text(study: Study) -> str:
     ]
     if plan["training_macs"] is not None:
         lines.append(f"{plan['training_macs']:.3g} multiply-adds of training in all, if no trial is stopped early")
+    lines += estimates.found_lines(found)
     shown = plan["networks"][:50]
     if shown:
-        rows = [("network", "GMACs", "params", "arch_id")]
-        rows += [(n["name"], f"{n['gmacs']:.4g}", amount("params", n["params"]), n["arch_id"][:12]) for n in shown]
-        lines += ["", table(rows, (1, 2))]
+        rows = [("network", "GMACs", "params", "arch_id", *estimates.rate_head(found))]
+        rows += [
+            (n["name"], f"{n['gmacs']:.4g}", amount("params", n["params"]), n["arch_id"][:12], *estimates.rate_cells(n))
+            for n in shown
+        ]
+        lines += ["", table(rows, (1, 2, 4))]
     if len(plan["networks"]) > len(shown):
         lines.append(f"… and {len(plan['networks']) - len(shown):,} more (--json lists all)")
     return "\n".join(lines)
@@ -172,7 +181,7 @@ def status_dict(store: Store) -> dict[str, Any]:
     store = store.current()
     counts = Counter(row.status for row in store.rows)
     ended = {row.trial for row in store.rows}
-    last = store.events[-1]["name"] if store.events else "nothing"
+    plan, taken = planned(store), spent(store)
     under_way = {epoch.trial: epoch.epoch for epoch in store.epochs if epoch.trial not in ended}
     return {
         "study": store.study["name"],
@@ -180,7 +189,11 @@ def status_dict(store: Store) -> dict[str, Any]:
         "ended": len(store.rows),
         **{status: counts[status] for status in ("complete", "stopped", "failed")},
         "under_way": under_way,
-        "last_event": last,
+        "last_event": store.state or "nothing",
+        "planned_device_seconds": plan and plan["device_seconds"],
+        "spent_device_seconds": taken.everything,
+        "spent_training_device_seconds": taken.training,
+        "device_unit": taken.unit,
     }
 
 
@@ -193,6 +206,7 @@ def status_text(store: Store) -> str:
         f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
         f"{s['failed']} failed",
     ]
+    lines += [f"{name} {said}" for name, said in hours_of(store).items()]
     lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"

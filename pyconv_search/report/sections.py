@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyconv_search.report.digest import Candidate, Comparison, Digest
+from pyconv_search.report.hours import hours_of
 from pyconv_search.report.networks import MOST_DRAWN, Network
 from pyconv_search.report.stats import Summary, seeds_needed
 from pyconv_search.report.words import (
@@ -72,7 +73,7 @@ def standing(d: Digest) -> str:
     """How far the study is, in one sentence."""
     counts, planned = d.counts, d.store.study.get("planned")
     done = len(d.store.rows)
-    last = d.store.events[-1]["name"] if d.store.events else ""
+    last = d.store.state
     of = f"{done:,} of {planned:,} trials finished" if planned is not None else f"{count(done, 'trial')} finished"
     parts = [f"{counts[status]:,} {status}" for status in ("complete", "stopped", "failed")]
     if d.remaining is not None:
@@ -204,6 +205,11 @@ def starts(d: Digest) -> list[dict[str, str]]:
                 }
             )
     return found
+
+
+def spending(d: Digest) -> list[tuple[str, str]]:
+    """What the run was to take, and what it took."""
+    return list(hours_of(d.store).items())
 
 
 def environments(d: Digest) -> list[str]:

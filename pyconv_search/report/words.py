@@ -60,6 +60,12 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
+def hours(seconds: float, unit: str = "") -> str:
+    """``12.3 hours``, of devices ``12.3 GPU-hours``; below a tenth of an hour in minutes."""
+    amount, name = (seconds / 3600, "hours") if seconds >= 360 else (seconds / 60, "minutes")
+    return f"{short(amount)} {f'{unit}-' if unit else ''}{name}"
+
+
 def p_value(p: float | None) -> str:
     """``p = 0.012``, ``p < 0.001``, ``no p``."""
     if p is None:

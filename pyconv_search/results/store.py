@@ -40,6 +40,7 @@ STUDY_KEYS = {
     "seeds": list,
     "objectives": dict,
 }
+STATES = ("start", "interrupted", "finished")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Key = TypeVar("Key")
@@ -65,6 +66,12 @@ class Store:
         networks, seeds = self.study.get("networks"), self.study["seeds"]
         rows = tuple(r for r in self.rows if r.seed in seeds and (networks is None or r.config in networks))
         return replace(self, rows=rows)
+
+    @property
+    def state(self) -> str:
+        """The last of the events ``start``, ``interrupted`` and ``finished``; empty before the first."""
+        names = (event["name"] for event in reversed(self.events))
+        return next((name for name in names if name in STATES), "")
 
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of one trial, in their order."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import sys
@@ -18,6 +17,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.search import TOKEN
 from pyconv_search.study.study import Resources, Study
 from pyconv_search.training import allocator
+from pyconv_search.training.estimate import parts
 
 CONNECT_SECONDS = 5.0
 
@@ -111,11 +111,6 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _parts(have: float, amount: float) -> int:
-    """How many shares of ``amount`` there are; a fraction is a share of one device, never of two halves."""
-    return math.floor(have) * math.floor(1 / amount + 1e-9) if amount < 1 else math.floor(have / amount)
-
-
 def room(study: Study) -> int:
     """How many trials of the study fit on the machines at once; the workers of one may be on several.
 
@@ -126,7 +121,7 @@ def room(study: Study) -> int:
     resources, workers = study.resources, study.resources.workers
     wanted = {"CPU": resources.cpu / workers, "GPU": resources.gpu / workers}
     wanted = {kind: amount for kind, amount in wanted.items() if amount}
-    places = sum(min(_parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
+    places = sum(min(parts(m.get(kind, 0.0), amount) for kind, amount in wanted.items()) for m in machines)
     if places >= workers:
         return places // workers
     whose = "a trial takes" if workers == 1 else f"each of {workers} workers takes"

@@ -38,7 +38,7 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
     values["networks"] = [row.config for row in known] or None
     study = _located(study, Path(found.found_at))
-    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root}
+    values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root, "train": len(found.train)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.stat().st_size)
@@ -91,7 +91,7 @@ def _difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | No
     """The first key in which two plain values differ. Where the data lie does not matter, what they are does."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            if (path, key) in (("data", "root"), ("data", "found_at"), ("data", "about")):
+            if path == "data" and key in ("root", "found_at", "about", "train"):
                 continue
             found = _difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
             if found is not None:

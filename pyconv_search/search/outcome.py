@@ -13,10 +13,8 @@ from pyconv_search.arch.canonical import from_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.results.row import Row
 from pyconv_search.search.shortage import shortage
+from pyconv_search.training.memory import exhausted
 from pyconv_search.training.tally import Diverged
-
-# What PyTorch says of memory that is not to be had, beside its own exception.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
 
 
 def blank_row(spec: dict[str, Any], status: str, reason: str, detail: str) -> Row:
@@ -63,10 +61,7 @@ def reason_of(error: BaseException) -> str:
     """The ``reason`` of a row that ``error`` ended: ``nan``, ``oom`` or ``error``."""
     if isinstance(error, Diverged):
         return "nan"
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return "oom"
-    scarce = isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
-    return "oom" if scarce else "error"
+    return "oom" if exhausted(error) else "error"
 
 
 def detail_of(error: BaseException, lines: int = 3) -> str:

@@ -25,8 +25,10 @@ from rich.console import Console
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
 from pyconv_search.results.row import epoch_from_dict, row_from_dict
+from pyconv_search.results.spent import is_planned, spent
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
+from pyconv_search.search import planning
 from pyconv_search.search.actor import Steps, make_actor
 from pyconv_search.search.connection import connected, needs, room, whole_device
 from pyconv_search.search.distributed import across_workers
@@ -92,19 +94,38 @@ def run(
                 f"nothing left to run: {len(work.ended)} of {values['planned']} trials have ended", highlight=False
             )
         else:
-            with (
-                connected(address),
-                _signals(bridge),
-                Progress(work, values["planned"], console),
-            ):
-                _tune(study, bridge, _scheduler(study, work), trial, alone)
+            with connected(address), _signals(bridge):
+                if trial is Trial and not is_planned(found, values["planned"]):
+                    _plan(study, journal, bridge, console)
+                with Progress(work, values["planned"], console):
+                    _tune(study, bridge, _scheduler(study, work), trial, alone)
         if bridge.abort:
             raise UserError(bridge.abort)
         strategy.settle(list(work.rows.values()), work.curve)
+        _note_spent(journal)
         journal.append_event("interrupted" if bridge.interrupted else "finished", time=now())
         store.write_tables(folder)
     complete = sum(row.status == "complete" for row in work.ended)
     return Outcome(folder, values["planned"], len(work.ended), complete, bridge.interrupted, strategy.shortfall)
+
+
+def _plan(study: Study, journal: Journal, bridge: Bridge, console: Console) -> None:
+    """Note what the run will take; where that cannot be found out it goes on without."""
+    fits = room(study)
+    try:
+        values = planning.planned(study, fits, lambda: bridge.ending)
+    except UserError as error:
+        console.print(f"not estimated: {error}", highlight=False, markup=False, soft_wrap=True)
+        return
+    if values is not None:
+        journal.append_event("planned", time=now(), **values)
+
+
+def _note_spent(journal: Journal) -> None:
+    found = spent(store.read(journal.folder))
+    journal.append_event(
+        "spent", time=now(), training_device_seconds=found.training, device_seconds=found.everything, unit=found.unit
+    )
 
 
 class Bridge(Searcher):

@@ -32,6 +32,8 @@ def settle(device: torch.device, threads: int, deterministic: bool = True) -> No
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    # What is never read need not be filled: that took 5 to 7 % of a training step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
     if device.type == "cuda":
         # cuBLAS reads this when it starts (NVIDIA, cuBLAS 10.2 and later: results reproducibility).

@@ -12,6 +12,15 @@ import torch
 _SELF = Path("/proc/self")
 # The limit of a container (Linux, control groups version 2 and 1).
 _CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# What PyTorch says of memory that is not to be had, beside its own exception.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether ``error`` says that there is no more memory."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def reset_peak(device: torch.device) -> None:
@@ -38,6 +47,33 @@ def peak(device: torch.device) -> int:
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that can still be had on the device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [_meminfo(), _control_group()]
+    return min((amount for amount in found if amount is not None), default=None)
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _control_group() -> int | None:
+    """What is left of a container's limit (Linux, cgroup v2), whose files in memory could be given back."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        files = next(line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if "file " in line)
+    except (OSError, StopIteration):
+        return None
+    return None if limit == "max" else int(limit) - int(used) + int(files)
 
 
 def total(device: torch.device) -> int:

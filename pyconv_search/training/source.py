@@ -86,7 +86,8 @@ class Images:
         for step in range(start, len(order)):
             count, share = len(order[step]), view.share(len(order[step]))
             chosen = order[step][share].to(self.pixels.device)
-            pixels, generator = self._flat(self.pixels[chosen]), generator_of(view.seed, view.epoch, step)
+            pixels = self._flat(self.pixels.index_select(0, chosen))
+            generator = generator_of(view.seed, view.epoch, step)
             moves = draw_moves(count, recipe.crop, recipe.flip, generator)[share]
             if recipe.scale[1]:
                 boxes = draw_boxes(count, image, recipe.scale, generator)[share]

@@ -1,0 +1,91 @@
+"""What several commands take, and how they print: options, networks, JSON."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyconv_search.errors import UserError
+from pyconv_search.fields import printable
+
+if TYPE_CHECKING:
+    from pyconv_search.arch.spec import Architecture
+    from pyconv_search.study.datasets import DataSetInfo
+
+Network = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|NAME",
+        help="A network's name (see `networks`), a space of one network, or a line of `space sample` as a .json file.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class Dtype(enum.StrEnum):
+    """Types of numbers."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Device(enum.StrEnum):
+    """Where convolutions are executed."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last/--contiguous", help="How images lie in memory, as PyTorch calls it.")
+]
+
+
+def read_network(name: str, data: DataSetInfo | None = None) -> Architecture:
+    """The network of that name, or in that file, for the images and classes of ``data`` if it is given.
+
+    Raises:
+        UserError: where there is none, more than one, or one that is written out for other images.
+    """
+    from pyconv_search.arch.presets import is_preset, preset, settings_of
+    from pyconv_search.arch.readers import read
+    from pyconv_search.space.space import load_space
+
+    size = () if data is None else (data.input, data.classes)
+    if name.endswith((".json", ".jsonl")):
+        found = _written(Path(name))
+        if data is not None and (found.input, found.classes) != size:
+            raise UserError(f"{name}: is a network for {_size(found)}, but {data.name} has {_size(data)}")
+        return found
+    if is_preset(name) or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
+        other = {} if data is None else {"input": list(data.input), "classes": data.classes}
+        return read({**settings_of(name), **other}) if other else preset(name)
+    space = load_space(name)
+    if space.size != 1:
+        raise UserError(f"{name}: holds {space.size:,} assignments, not one; see `space describe` and `space sample`")
+    return space.architecture(next(space.assignments()), *size)
+
+
+def _size(of: Architecture | DataSetInfo) -> str:
+    return f"{'×'.join(map(str, of.input))} and {of.classes} classes"
+
+
+def _written(file: Path) -> Architecture:
+    """The architecture in a file of JSON, such as a line of `space sample` or what `cost --json` prints."""
+    from pyconv_search.arch.canonical import from_dict
+
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: must hold one JSON object, such as a line of `space sample`: {error}") from None
+    return from_dict(values.get("architecture", values) if isinstance(values, dict) else values)
+
+
+def print_out(said: Any) -> None:
+    """Print a text as it is, anything else as JSON."""
+    print(printable(said) if isinstance(said, str) else json.dumps(said, indent=2))

@@ -9,13 +9,16 @@ and gives batches of 224×224 uint8 pixels; nothing is trained on them. The ways
   the same with simplejpeg as decoder, if it is installed;
 - *packed*: ``training.streaming`` over the pack that ``pyconv-search data pack`` makes; *packed, 1 thread*.
 
-A ratio is taken round by round; printed are medians with the lowest and highest. The images are smooth noise of
+A ratio is taken round by round; printed are medians with the lowest and highest. Processor time is that of all threads
+and processes together: beside other work it says more than the time on the clock. The images are smooth noise of
 500×375 pixels, as many of ImageNet are, in JPEG of quality 90. They lie in the page cache: the disk is not measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import random
 import statistics
 import tempfile
@@ -133,33 +136,52 @@ def ways(folder: data.DataSet, packed: data.DataSet, workers: int) -> list[Way]:
     return [*found, Way("folder, simplejpeg", lambda: streamed(train, folder.info, workers, simplejpeg_pixels))]
 
 
-def images_per_second(way: Way) -> float:
-    begun, count = time.perf_counter(), 0
+def cpu_seconds() -> float:
+    """What this process and its workers have computed so far; of workers as Linux tells it."""
+    workers = [Path(f"/proc/{child.pid}/stat") for child in multiprocessing.active_children()]
+    ticks = [sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) for stat in workers if stat.exists()]
+    return time.process_time() + sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """``rate``: images/s. ``cpu``: milliseconds of processor time an image, of all threads and processes."""
+
+    rate: float
+    cpu: float
+
+
+def timed(way: Way) -> Epoch:
+    begun, computed, count = time.perf_counter(), cpu_seconds(), 0
     for _, labels in way.run():
         count += len(labels)
-    return count / (time.perf_counter() - begun)
+    return Epoch(count / (time.perf_counter() - begun), 1000 * (cpu_seconds() - computed) / count)
 
 
-def measure(every: list[Way], rounds: int) -> dict[str, list[float]]:
-    """Images/s of each way in each round; one round before, which starts the workers, is not counted."""
-    rates: dict[str, list[float]] = {way.name: [] for way in every}
+def measure(every: list[Way], rounds: int) -> dict[str, list[Epoch]]:
+    """Every way in every round; one round before, which starts the workers, is not counted."""
+    found: dict[str, list[Epoch]] = {way.name: [] for way in every}
     for i in range(rounds + 1):
         for way in every:
-            rate = images_per_second(way)
+            epoch = timed(way)
             if i:
-                rates[way.name].append(rate)
-    return rates
+                found[way.name].append(epoch)
+    return found
 
 
-def lines(rates: dict[str, list[float]], workers: int) -> Iterator[str]:
-    yield "| | images/s | a core | ratio |"
-    yield "|---|---|---|---|"
-    for name, found in rates.items():
-        ratios = sorted(a / b for a, b in zip(found, rates[REFERENCE], strict=True))
+def lines(found: dict[str, list[Epoch]], workers: int) -> Iterator[str]:
+    yield "| | images/s | a core | ratio | CPU ms an image | ratio |"
+    yield "|---|---|---|---|---|---|"
+    for name, epochs in found.items():
         used = 1 if name.endswith("1 thread") else workers
-        middle = statistics.median(found)
-        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
-        yield f"| {name} | {middle:,.0f} | {middle / used:,.0f} | {spread} |"
+        rate, cpu = (statistics.median(values) for values in ([e.rate for e in epochs], [e.cpu for e in epochs]))
+        pairs = list(zip(epochs, found[REFERENCE], strict=True))
+        rates, cpus = (_spread([a.rate / b.rate for a, b in pairs]), _spread([a.cpu / b.cpu for a, b in pairs]))
+        yield f"| {name} | {rate:,.0f} | {rate / used:,.0f} | {rates} | {cpu:.2f} | {cpus} |"
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
 def main(arguments: list[str] | None = None) -> None:

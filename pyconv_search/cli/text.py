@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyconv_search.cli import estimates
 from pyconv_search.cli.columns import table
 from pyconv_search.report.hours import hours_of
+from pyconv_search.results import verdicts
 from pyconv_search.results.spent import planned, spent
 from pyconv_search.results.store import Store
 from pyconv_search.results.tables import compact
@@ -194,6 +195,7 @@ def status_dict(store: Store) -> dict[str, Any]:
         "spent_device_seconds": taken.everything,
         "spent_training_device_seconds": taken.training,
         "device_unit": taken.unit,
+        "together": [verdict.told() for verdict in verdicts.read(store.folder).values()],
     }
 
 
@@ -207,6 +209,7 @@ def status_text(store: Store) -> str:
         f"{s['failed']} failed",
     ]
     lines += [f"{name} {said}" for name, said in hours_of(store).items()]
+    lines += [f"  seeds together? {verdict}" for verdict in verdicts.read(store.folder).values()]
     lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"

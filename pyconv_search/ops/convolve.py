@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyconv_search.ops import kernels
 from pyconv_search.ops.arguments import autocast_dtype
-from pyconv_search.ops.execute import execute, layout
+from pyconv_search.ops.execute import execute, layout, transformed
 from pyconv_search.ops.planning import Signature, fused, programs
 
 
@@ -27,11 +27,19 @@ def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tens
     levels = fused(signature, x)
     if levels is not None:
         return kernels.multi_scale_conv2d(x, weights, levels, signature[2])
-    if layout(x) != torch.channels_last and any(layout(weight) == torch.channels_last for weight in weights):
-        x = x.contiguous(memory_format=torch.channels_last)
+    last = layout(x) == torch.channels_last or not any(layout(weight) == torch.channels_last for weight in weights)
+    if not last:
+        x = _laid_out(x, torch.channels_last)
     stride = signature[2][1]
     if x.device.type == "cpu" and not torch.compiler.is_compiling() and 0 < x.shape[3] <= stride > 1:
         # For a single column oneDNN 3 gives wrong numbers, those of nn.Conv2d too (PyTorch 2.13): two, and one of them.
         wider = F.pad(x, (0, stride + 1 - x.shape[3]))
-        return execute(wider, weights, programs(signature, wider))[..., :1].contiguous(memory_format=layout(x))
+        return _laid_out(execute(wider, weights, programs(signature, wider))[..., :1], layout(x))
     return execute(x, weights, programs(signature, x))
+
+
+def _laid_out(x: Tensor, format: torch.memory_format) -> Tensor:
+    """In a memory format; as it is where functions are transformed, as ``vmap`` has no rule for it."""
+    if not torch.compiler.is_compiling() and transformed():
+        return x
+    return x.contiguous(memory_format=format)

@@ -15,6 +15,8 @@ from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row, to_dict
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.outcome import failed_row
+from pyconv_search.search.together import Group
+from pyconv_search.search.trial import Trial
 from pyconv_search.training.device import broken
 
 
@@ -88,7 +90,7 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
             history = self._trial.history if self._trial is not None else []
             fresh, self._told = history[self._told :], len(history)
             result = {
-                "row": json.dumps(to_dict(row)),
+                "rows": json.dumps([to_dict(row)]),
                 "epochs": json.dumps([to_dict(epoch) for epoch in fresh]),
                 "epoch": row.epochs,
                 "done": row.status != "stopped",
@@ -104,3 +106,57 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
             return None
 
     return TrialActor
+
+
+def make_group_actor(trial: type[Trial]) -> type[tune.Trainable]:
+    """The Trainable that runs groups of trials of the given class, one group after another."""
+
+    class GroupActor(tune.Trainable):
+        """Runs the trials that ``config["spec"]`` lists, together."""
+
+        _group: Group | None = None
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.reset_config(config)
+
+        def cleanup(self) -> None:
+            if self._group is not None:
+                self._group.close()
+            self._group = None
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.cleanup()
+            self._specs: list[dict[str, Any]] = json.loads(new_config["spec"])
+            self._told: set[tuple[str, int]] = set()
+            return True
+
+        def step(self) -> dict[str, Any]:
+            try:
+                if self._group is None:
+                    self._group = Group(self._specs, trial)
+                if not self._group.done:
+                    self._group.advance()
+            except UserError as error:
+                return {"abort": str(error), "done": True}
+            except Exception as error:
+                if broken(error):
+                    os._exit(1)
+                raise  # Which Tune takes for the loss of this process.
+            return self._result(self._group)
+
+        def _result(self, group: Group) -> dict[str, Any]:
+            fresh = [epoch for epoch in group.epochs if (epoch.trial, epoch.epoch) not in self._told]
+            self._told |= {(epoch.trial, epoch.epoch) for epoch in fresh}
+            return {
+                "rows": json.dumps([to_dict(row) for row in group.rows]),
+                "epochs": json.dumps([to_dict(epoch) for epoch in fresh]),
+                "done": group.done,
+            }
+
+        def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+            return {}
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            return None
+
+    return GroupActor

@@ -17,6 +17,8 @@ from pyconv_search.errors import UserError
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import LOCK, STUDY
 from pyconv_search.study.plan import candidates, planned_trials
+from pyconv_search.study.recipe import Recipe
+from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
 
@@ -75,7 +77,7 @@ def _compare(folder: Path, values: dict[str, Any]) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     difference = (
-        _difference({key: there.get(key) for key in IDENTITY}, {key: values[key] for key in IDENTITY})
+        _difference({key: _filled(key, there.get(key)) for key in IDENTITY}, {key: values[key] for key in IDENTITY})
         if isinstance(there, dict)
         else ("format", type(there).__name__, "a mapping")
     )
@@ -85,6 +87,11 @@ def _compare(folder: Path, values: dict[str, Any]) -> None:
             f"{folder}: holds the run of another study: {key} is {old!r} there and {new!r} here; "
             f"choose another folder with --out"
         )
+
+
+def _filled(key: str, value: Any) -> Any:
+    """What an earlier version wrote, with the values of a recipe that it did not know at their defaults."""
+    return recipe_to_dict(Recipe(epochs=0)) | value if key == "recipe" and isinstance(value, dict) else value
 
 
 def _difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:

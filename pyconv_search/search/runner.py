@@ -10,7 +10,7 @@ import json
 import re
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +24,23 @@ from rich.console import Console
 
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
-from pyconv_search.results.row import epoch_from_dict, row_from_dict
+from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.spent import is_planned, spent
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search import planning
-from pyconv_search.search.actor import Steps, make_actor
+from pyconv_search.search.actor import Steps, make_actor, make_group_actor
 from pyconv_search.search.connection import connected, needs, room, whole_device
 from pyconv_search.search.distributed import across_workers
 from pyconv_search.search.ledger import MEASURES
+from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.retry import Retry
 from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.trial import Trial, forget
 from pyconv_search.search.work import Work
+from pyconv_search.study.plan import Candidate
 from pyconv_search.study.study import Study
 
 LOST_WORKER_RETRIES = 2
@@ -98,7 +100,10 @@ def run(
                 if trial is Trial and not is_planned(found, values["planned"]):
                     _plan(study, journal, bridge, console)
                 with Progress(work, values["planned"], console):
-                    _tune(study, bridge, _scheduler(study, work), trial, alone)
+                    if study.resources.together != 1:
+                        bridge.most = sizes(study, work, console, lambda: bridge.ending)
+                    while work.more() and not bridge.ending:  # Groups that were lost are queued again at the end.
+                        _tune(study, bridge, _scheduler(study, work), trial, alone)
         if bridge.abort:
             raise UserError(bridge.abort)
         strategy.settle(list(work.rows.values()), work.curve)
@@ -131,16 +136,18 @@ def _note_spent(journal: Journal) -> None:
 class Bridge(Searcher):
     """Hands trials from :class:`Work` to Tune and results back; also what tells Tune to stop.
 
-    A trial whose worker died LOST_WORKER_RETRIES + 1 times becomes a failed row; one that is under way when the run is
-    interrupted gets no row, and continues from its checkpoint in the next run.
+    What Tune calls a trial is a group of so many of ours as ``most`` says of their network, where it is set. A trial
+    whose worker died LOST_WORKER_RETRIES + 1 times becomes a failed row, and those of a group are tried one by one. One
+    that is under way when the run is interrupted gets no row, and continues from its checkpoint in the next run.
     """
 
     def __init__(self, work: Work) -> None:
         super().__init__()
         self.work = work
+        self.most: Callable[[Candidate], int] | None = None
         self.interrupted = False
         self.abort = ""
-        self._specs: dict[str, dict[str, Any]] = {}
+        self._specs: dict[str, list[dict[str, Any]]] = {}
 
     @property
     def ending(self) -> bool:
@@ -148,23 +155,24 @@ class Bridge(Searcher):
         return self.interrupted or bool(self.abort)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        spec = None
+        specs: list[dict[str, Any]] = []
         with self._orderly():
-            spec = None if self.ending else self.work.next()
-        if spec is None:
+            specs = [] if self.ending else self.work.next_group(self.most or (lambda network: 1))
+        if not specs:
             return Searcher.FINISHED  # type: ignore[return-value]  # a word of Tune's that its own annotation forgets
-        self._specs[trial_id] = spec
-        return {"spec": json.dumps(spec)}
+        self._specs[trial_id] = specs
+        return {"spec": json.dumps(specs if self.most else specs[0])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._orderly():
-            self._note(result)
+            self._note(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         with self._orderly():
             if result and not error and (result["done"] or not self.ending):
-                self._note(result)
-                self._end(self._specs[trial_id], result)
+                self._note(trial_id, result)
+                for row in _rows(result):
+                    self._end(trial_id, row)
 
     @contextmanager
     def _orderly(self) -> Iterator[None]:
@@ -176,26 +184,31 @@ class Bridge(Searcher):
         except OSError as error:
             self.abort = self.abort or f"{error.filename or self.work.folder}: {error.strerror or error}"
 
-    def _note(self, result: dict[str, Any]) -> None:
+    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
         if "abort" in result:
             raise UserError(result["abort"])
         for values in json.loads(result["epochs"]):
             self.work.epoch(epoch_from_dict(values))
+        for row in _rows(result):
+            if row.status != "stopped":  # Which is what would be, if the scheduler ended it now.
+                self._end(trial_id, row)
 
-    def _end(self, spec: dict[str, Any], result: dict[str, Any]) -> None:
-        row = row_from_dict(json.loads(result["row"]))
+    def _end(self, trial_id: str, row: Row) -> None:
         self.work.end(row)
         if row.status != "failed":
-            forget(spec)
+            forget(next(spec for spec in self._specs[trial_id] if spec["trial"] == row.trial))
 
     def lost(self, trial_id: str, report: str) -> None:
         """Ray has given a trial up, for what its ``report`` says: the worker died again and again, or cannot start."""
         with self._orderly():
             if "creation task" in report:
                 raise UserError(f"no worker can start: {_gist(report)}; has every machine the same version installed?")
-            if not self.ending:
+            specs = self._specs[trial_id]
+            if len(specs) > 1:
+                self.work.put_back(specs)
+            elif not self.ending:
                 times = f"the worker process died {LOST_WORKER_RETRIES + 1} times"
-                self.work.end(blank_row(self._specs[trial_id], "failed", "lost", f"{times}: {_gist(report)}"))
+                self.work.end(blank_row(specs[0], "failed", "lost", f"{times}: {_gist(report)}"))
 
     def save(self, checkpoint_path: str) -> None:
         return None
@@ -206,6 +219,16 @@ class Bridge(Searcher):
     def __reduce__(self) -> tuple[type, tuple[()]]:
         # Tune pickles its searcher for its own way to restore, which is not used here.
         return Searcher, ()
+
+
+def _whole(config: dict[str, Any]) -> bool:
+    """Whether what a worker is given, a trial or a list of them, is to have a whole device."""
+    found = json.loads(config["spec"])
+    return any(spec.get("alone") for spec in (found if isinstance(found, list) else [found]))
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    return [row_from_dict(values) for values in json.loads(result["rows"])]
 
 
 def _gist(report: str) -> str:
@@ -250,11 +273,14 @@ class _Ending(tune.Stopper):
 
 def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[Steps], alone: bool) -> None:
     several = study.resources.workers > 1
-    actor = make_actor(across_workers(trial) if several else trial)
+    if study.resources.together != 1:
+        actor = make_group_actor(cast(type[Trial], trial))
+    else:
+        actor = make_actor(across_workers(trial) if several else trial)
     usual, whole = needs(study.resources), needs(whole_device(study.resources))
     with tempfile.TemporaryDirectory(prefix="pyconv-search-") as scratch:
         tune.Tuner(
-            tune.with_resources(actor, lambda config: whole if json.loads(config["spec"]).get("alone") else usual),
+            tune.with_resources(actor, lambda config: whole if _whole(config) else usual),
             tune_config=tune.TuneConfig(
                 search_alg=bridge,
                 scheduler=scheduler,

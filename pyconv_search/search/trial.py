@@ -41,8 +41,9 @@ from pyconv_search.search.outcome import blank_row, device_name, environment, fa
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import checkpoint, data, device, loop, memory, parallel
 from pyconv_search.training.learner import Learner, make_learner
+from pyconv_search.training.source import Source, View
 from pyconv_search.training.streaming import source_of
-from pyconv_search.training.tally import Tally
+from pyconv_search.training.tally import Scores, Tally
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,9 @@ _AGREE = 32
 class Trial:
     """A trial that is run epoch by epoch, and ended by :meth:`finish` or :meth:`fail`.
 
+    ``begun`` is what was trained of the next epoch, as in :class:`Checkpoint`, ``train_seconds`` wall time of training
+    alone; ``together`` says how many trials were trained in one stack with it at most.
+
     Where the run folder holds a checkpoint of this trial it goes on from there; one that is damaged, or of another
     training, is set aside. Raises UserError when the run folder, the data set or the device is not there, or when the
     network does not fit the data.
@@ -61,8 +65,9 @@ class Trial:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.history: list[Epoch] = []
-        self._started, self._resumed, self._train_seconds = now(), 0, 0.0
-        self._begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
+        self._started, self._resumed, self.train_seconds = now(), 0, 0.0
+        self.begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))
+        self.together = 1
         self._best: dict[str, Tensor] = {}
         self._timed = 0.0
         self._row: Row | None = None
@@ -73,14 +78,14 @@ class Trial:
         self._recipe = recipes.from_dict(spec["recipe"])
         self._architecture = from_dict(spec["architecture"])
         self._device = device.find_device(spec["device"])
-        self._settle()
+        self.settle()
         wanted = spec["data"]
         self._data_key = images.key_of(wanted)
         images.check_fit(self._architecture, self._data())
         self._learner: Learner | None = self._fresh()
         with parallel.first_before_others():  # It sets a damaged checkpoint aside.
             self._resume()
-        parallel.check_equal("the checkpoint", self.epochs_run, self._begun[0])
+        parallel.check_equal("the checkpoint", self.epochs_run, self.begun[0])
         self._learner = parallel.joined(self._learner)
 
     @property
@@ -100,21 +105,29 @@ class Trial:
             Diverged: if a loss is not finite.
             UserError: if the checkpoint cannot be written.
         """
-        learner = self._alive()
+        learner = self.learner
         if self.done:
             raise ValueError(f"trial {self.spec['trial']} has run all of its {self._recipe.epochs} epochs")
-        self._settle()
+        self.settle()
         try:
             epoch = self._epoch(learner)
         except BaseException:
             self._learner = None  # Trained by a part of an epoch: to go on with it would be another training.
             raise
-        self.history.append(epoch)
-        self._begun = (0, (0.0, 0.0, 0.0, 0.0))
-        self._remember(learner)
-        if self.done or self.epochs_run % self.spec["checkpoints"]["every"] == 0:
-            self._save(learner)
+        self.note(epoch)
         return epoch
+
+    def note(self, epoch: Epoch) -> None:
+        """Take an epoch that was trained and validated for one of this trial; write a checkpoint where it is due.
+
+        Raises:
+            UserError: if the checkpoint cannot be written.
+        """
+        self.history.append(epoch)
+        self.begun = (0, (0.0, 0.0, 0.0, 0.0))
+        self._remember(self.learner)
+        if self.done or self.epochs_run % self.spec["checkpoints"]["every"] == 0:
+            self.save()
 
     def finish(self) -> Row:
         """The row of the complete trial. The test split is read here, once; asked again, it is the same row.
@@ -129,8 +142,8 @@ class Trial:
             return self._row
         if not self.done:
             raise ValueError(f"trial {self.spec['trial']} has run {self.epochs_run} of {self._recipe.epochs} epochs")
-        self._settle()
-        learner, found = self._alive(), self._data()
+        self.settle()
+        learner, found = self.learner, self._data()
         if self._best:
             learner.evaluated.load_state_dict(self._best)
         view = loop.view_of(learner, self._recipe.epochs, self._image, full=True)
@@ -167,10 +180,13 @@ class Trial:
     def _data(self) -> data.DataSet:
         return images.data_set(*self._data_key)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Let this process compute as the trial is described."""
         device.settle(self._device, self.spec["threads"], self._recipe.deterministic)
 
-    def _alive(self) -> Learner:
+    @property
+    def learner(self) -> Learner:
+        """What is trained; ValueError after the end of the trial."""
         if self._learner is None:
             raise ValueError(f"trial {self.spec['trial']} has ended")
         return self._learner
@@ -186,10 +202,10 @@ class Trial:
         return self._recipe.clips * self._recipe.crops
 
     def _epoch(self, learner: Learner) -> Epoch:
-        train, held_out = images.on_device(self._data_key, self._device, self._views)
+        train, held_out = self.sources
         memory.reset_peak(self._device)
-        view = loop.view_of(learner, self.epochs_run, self._image)
-        begun, before = time.perf_counter(), self._train_seconds
+        view = self.view
+        begun, before = time.perf_counter(), self.train_seconds
         self._timed = begun
 
         def watch(step: int, tally: Tally) -> None:
@@ -198,31 +214,51 @@ class Trial:
             due = time.perf_counter() - self._timed > 60 * self.spec["checkpoints"]["minutes"]
             if parallel.decided(due, self._device):
                 self._count_time()
-                self._save(learner, (step, parallel.gathered(tally)))
+                self.save((step, parallel.gathered(tally)))
                 self._timed = time.perf_counter()
 
-        seen = loop.train(learner, train, view, self._begun, watch)
+        seen = loop.train(learner, train, view, self.begun, watch)
         self._count_time()
-        found = loop.evaluate(learner, held_out, replace(view, size=self._image))
-        fresh = len(train) - self._begun[0] * self._recipe.batch
+        found = loop.evaluate(learner, held_out, self.whole_view)
+        return self.epoch_of(seen, found, time.perf_counter() - begun, self.train_seconds - before)
+
+    @property
+    def sources(self) -> tuple[Source, Source]:
+        """The images to train on and those to validate with."""
+        return images.on_device(self._data_key, self._device, self._views)
+
+    @property
+    def view(self) -> View:
+        """How the next epoch looks at the images it trains on."""
+        return loop.view_of(self.learner, self.epochs_run, self._image)
+
+    @property
+    def whole_view(self) -> View:
+        """How the images to validate with are looked at."""
+        return replace(self.view, size=self._image)
+
+    def epoch_of(self, seen: Scores, found: Scores, seconds: float, training: float) -> Epoch:
+        """The next epoch, which took so many seconds in all, and so many to train."""
+        train, _ = self.sources
+        fresh = len(train) - self.begun[0] * self._recipe.batch
         return Epoch(
             trial=self.spec["trial"],
             epoch=self.epochs_run + 1,
-            lr=loop.first_rate(learner, train, self.epochs_run),
+            lr=loop.first_rate(self.learner, train, self.epochs_run),
             train_loss=seen.loss,
             train_top1_error=seen.top1_error,
             val_loss=found.loss,
             val_top1_error=found.top1_error,
             val_top5_error=found.top5_error,
-            seconds=time.perf_counter() - begun,
-            images_per_second=max(fresh, 0) / (self._train_seconds - before),
+            seconds=seconds,
+            images_per_second=max(fresh, 0) / training,
             peak_memory=parallel.largest(memory.peak(self._device), self._device),
         )
 
     def _count_time(self) -> None:
         """Add the time since the last count to that of training."""
         now = time.perf_counter()
-        self._train_seconds, self._timed = self._train_seconds + now - self._timed, now
+        self.train_seconds, self._timed = self.train_seconds + now - self._timed, now
 
     def _remember(self, learner: Learner) -> None:
         """Keep the weights of the best epoch so far, the first of equals, where the recipe selects it."""
@@ -251,32 +287,33 @@ class Trial:
                 return
             if (found.trial, found.plan) != (self.spec["trial"], plan_of(self.spec)):
                 raise checkpoint.DamagedCheckpoint(f"{path}: the checkpoint of another training")
-            checkpoint.restore(found, self._alive())
+            checkpoint.restore(found, self.learner)
         except checkpoint.DamagedCheckpoint as reason:
             checkpoint.set_aside(path, reason)
             self._learner = self._fresh()
             return
         self.history = list(found.history)
-        self._started, self._train_seconds = found.started, found.train_seconds
-        self._resumed = found.resumed + 1
+        self._started, self.train_seconds = found.started, found.train_seconds
+        self._resumed, self.together = found.resumed + 1, found.numbers.get("together", 1)
         steps, sums = found.begun
-        self._begun = (steps, sums[4 * self._rank :][:4] if steps else sums)
+        self.begun = (steps, sums[4 * self._rank :][:4] if steps else sums)
         self._best = {name: tensor.to(self._device) for name, tensor in found.best.items()}
 
-    def _save(self, learner: Learner, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
+    def save(self, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
+        """Write the checkpoint; ``begun`` as in :class:`Checkpoint`. UserError if it cannot be written."""
         path = self._checkpoint
         if path is None or self._rank:
             return
-        tensors, numbers = checkpoint.state_of(learner)
+        tensors, numbers = checkpoint.state_of(self.learner)
         state = checkpoint.Checkpoint(
             trial=self.spec["trial"],
             plan=plan_of(self.spec),
             history=tuple(self.history),
             resumed=self._resumed,
             started=self._started,
-            train_seconds=self._train_seconds,
+            train_seconds=self.train_seconds,
             tensors=tensors,
-            numbers=numbers,
+            numbers=numbers | {"together": self.together},
             begun=begun,
             best=self._best,
         )
@@ -298,11 +335,12 @@ class Trial:
         row = replace(
             blank_row(self.spec, status, reason, detail),
             epochs=self.epochs_run,
-            train_seconds=self._train_seconds,
+            train_seconds=self.train_seconds,
             device=f"{self._world} × {name}" if self._world > 1 else name,
             started=self._started,
             resumed=self._resumed,
-            environment=environment(device.precision(self._recipe, self._device), self.spec),
+            environment=environment(device.precision(self._recipe, self._device), self.spec)
+            | ({"together": str(self.together)} if self.together > 1 else {}),
         )
         if not self.history:
             return row
@@ -312,7 +350,7 @@ class Trial:
             val_loss=last.val_loss,
             val_top1_error=last.val_top1_error,
             val_top5_error=last.val_top5_error,
-            images_per_second=seen / self._train_seconds,
+            images_per_second=seen / self.train_seconds,
             peak_memory=max(epoch.peak_memory for epoch in self.history),
         )
 

@@ -7,7 +7,7 @@ journal, keyed by what a trial is. So a finished trial never runs again, whichev
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class Work:
         self.on_change: Callable[[], None] = lambda: None
         self._queue: deque[tuple[str, Candidate, int]] = deque()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
+        self._apart = set(self._failed)  # Tried again, each in its own way.
         self._curves: dict[str, dict[int, Epoch]] = {}
         for epoch in store.epochs:
             self._curves.setdefault(epoch.trial, {})[epoch.epoch] = epoch
@@ -66,6 +67,29 @@ class Work:
         self.running[trial] = Running(spec, row.cost.macs)
         self.on_change()
         return spec
+
+    def next_group(self, most: Callable[[Candidate], int]) -> list[dict[str, Any]]:
+        """The next trial and those of its network that differ in their seed alone, at most as many as ``most`` says.
+
+        Empty where there is nothing left to start.
+        """
+        if not self.more():
+            return []
+        first = self._queue[0]
+        own = [entry for entry in self._queue if entry[1] is first[1] and entry[0] not in self._apart]
+        chosen = own[: max(most(first[1]), 1)] if first in own else [first]
+        for entry in reversed(chosen):
+            self._queue.remove(entry)
+            self._queue.appendleft(entry)
+        return [spec for _ in chosen if (spec := self.next()) is not None]
+
+    def put_back(self, specs: Sequence[dict[str, Any]]) -> None:
+        """Trials that were lost together and have no row: each is to run by itself."""
+        for spec in specs:
+            if self.running.pop(spec["trial"], None) is not None:
+                self._apart.add(spec["trial"])
+                self._queue.append((spec["trial"], self._trials[spec["trial"]][0], spec["seed"]))
+        self.on_change()
 
     def more(self) -> bool:
         """Whether there is a trial left to start."""

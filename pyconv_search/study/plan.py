@@ -15,7 +15,7 @@ from pyconv_search.space.constraints import Expression
 from pyconv_search.space.sampling import sample
 from pyconv_search.space.space import Assignment, assignment_text
 from pyconv_search.study.joint import differing
-from pyconv_search.study.recipe import Recipe
+from pyconv_search.study.recipe import Recipe, essence
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study
 
@@ -121,7 +121,7 @@ def trial_id(study: Study, row: Candidate, seed: int) -> str:
         {
             "architecture": arch_to_dict(row.architecture),
             "seed": seed,
-            "recipe": recipe_to_dict(row.recipe),
+            "recipe": essence(row.recipe),
             "data": [study.data.info.name, study.data.validation, *study.data.subset],
         }
     )[:16]

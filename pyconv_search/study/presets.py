@@ -90,21 +90,36 @@ ABOUT = {
 def merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a recipe, replaced one by one by those that are given; inside ``augment`` and its like, too.
 
-    With other epochs and the recipe's own steps these keep their share of the epochs.
+    With other epochs and the recipe's own steps these keep their share of the epochs; its own warm-up stays as long as
+    it is, but takes a third of the epochs at most. A value that is null counts as not given.
     """
-    values = {**base, **given}
+    written = {key: value for key, value in given.items() if value is not None}
+    values = {**base, **written}
     for key, own in base.items():
-        if isinstance(own, Mapping) and isinstance(given.get(key), Mapping):
-            values[key] = {**own, **given[key]}
-    schedule, written = values.get("schedule"), given.get("schedule", {})
-    if isinstance(schedule, Mapping) and isinstance(written, Mapping) and "steps" not in written:
-        values["schedule"] = _scaled(schedule, base.get("epochs"), given.get("epochs"))
+        if isinstance(own, Mapping) and isinstance(written.get(key), Mapping):
+            values[key] = {**own, **written[key]}
+    epochs = _count(written.get("epochs"))
+    if epochs is None:
+        return values
+    if "warmup" in base and "warmup" not in written:
+        values["warmup"] = min(base["warmup"], epochs / 3)
+    schedule, own_steps = values.get("schedule"), written.get("schedule", {})
+    if isinstance(schedule, Mapping) and isinstance(own_steps, Mapping) and "steps" not in own_steps:
+        values["schedule"] = _scaled(schedule, _count(base.get("epochs")), epochs)
     return values
 
 
-def _scaled(schedule: Mapping[str, Any], before: Any, epochs: Any) -> dict[str, Any]:
-    """The schedule with its steps moved to other epochs, where both are what epochs can be."""
-    if not all(isinstance(n, int) and n > 0 for n in (before, epochs)):
+def _count(epochs: Any) -> int | None:
+    """Epochs where they can be some."""
+    whole = isinstance(epochs, int) or (isinstance(epochs, float) and epochs.is_integer())
+    return int(epochs) if whole and not isinstance(epochs, bool) and epochs > 0 else None
+
+
+def _scaled(schedule: Mapping[str, Any], before: int | None, epochs: int) -> dict[str, Any]:
+    """The schedule with its steps moved to other epochs."""
+    if before is None or "steps" not in schedule:
         return dict(schedule)
     steps = schedule["steps"] if isinstance(schedule["steps"], list) else [schedule["steps"]]
+    if not all(isinstance(step, (int, float)) for step in steps):
+        return dict(schedule)
     return {**schedule, "steps": sorted({round(step * epochs / before) for step in steps} - {0, epochs})}

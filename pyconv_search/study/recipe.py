@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pyconv_search.errors import UserError
 from pyconv_search.fields import Fields, Path, Problems, integers, kind_of, shown
 from pyconv_search.study.presets import RECIPES, merged
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant")
+AUGMENT = ("crop", "flip", "cutout", "cutmix", "mixup", "mix", "scale", "short_side")
 # What torch.compile calls its modes; CUDA graphs are those of reduce-overhead.
 COMPILERS = ("none", "default", "reduce-overhead", "max-autotune")
 
@@ -45,7 +47,7 @@ class Recipe:
     mirrors left to right with probability 1/2; ``cutout`` blanks a square of so many pixels (DeVries and Taylor 2017).
     ``resolution``: the first epoch's images have this share of the full height and width, growing linearly to all of it
     after ``resolution_until`` of the epochs. ``center`` is the share of the shorter side that is cut out of the middle
-    of large images to evaluate; ``mirror`` averages the logits of an image and its mirror image.
+    of large images to evaluate; ``mirror`` averages the probabilities of an image and its mirror image.
 
     Video. ``frame_step``: every so manieth frame makes a clip; ``clips`` and ``crops``: so many clips in time, each
     cropped so many times in space, are averaged to evaluate.
@@ -102,8 +104,23 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def essence(recipe: Recipe) -> dict[str, Any]:
+    """The values that are not at their defaults: what identifies a recipe, whatever values later versions add."""
+    plain = to_dict(Recipe(epochs=0))
+    return {name: value for name, value in to_dict(recipe).items() if value != plain[name]}
+
+
 def from_dict(values: dict[str, Any]) -> Recipe:
-    """The recipe that :func:`to_dict` made; what is missing has its default."""
+    """The recipe that :func:`to_dict` made; what is missing has its default.
+
+    Raises:
+        UserError: for a value that this version does not know.
+    """
+    unknown = sorted(set(values) - {field.name for field in fields(Recipe)})
+    if unknown:
+        raise UserError(
+            f"recipe.{unknown[0]}: this version of pyconv-search knows no such value; was a newer one used?"
+        )
     typed: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Recipe(**typed)
 
@@ -178,6 +195,10 @@ def _read(fields: Fields) -> Recipe:
         **_resolution(fields.section("resolution", None)),
         **_clips(fields.section("clips", None)),
     )
+    for key in AUGMENT:
+        if key in fields:
+            fields.drop(key)
+            fields.add(key, f"stands under augment: augment: {{{key}: …}}")
     if recipe.nesterov and not recipe.momentum:
         fields.add("nesterov", "needs a momentum above 0; nearest: momentum 0.9, or nesterov: false")
     if recipe.batch % recipe.accumulate:
@@ -224,6 +245,8 @@ def _augment(own: Fields) -> dict[str, Any]:
     ways = [key for key in ("crop", "scale", "short_side") if any(_tuple(found[key]))]
     if len(ways) > 1:
         own.add(ways[1], f"is another way to crop than {ways[0]}; leave one of them out")
+    if found["mix"] != 1 and not found["cutmix"] and not found["mixup"]:
+        own.add("mix", "is the share of batches that cutmix or mixup changes, but there is neither; leave it out")
     own.close()
     return found
 
@@ -245,6 +268,10 @@ def _interval(own: Fields, key: str, low: float, high: float) -> tuple[Any, ...]
 
 def _resolution(own: Fields) -> dict[str, Any]:
     found = {"resolution": own.number("start", 1.0, 0.1, 1.0), "resolution_until": own.number("until", 0.0, 0.0, 1.0)}
+    if (found["resolution"] < 1) != (found["resolution_until"] > 0):
+        own.add(
+            "start", "and until go together: {start: 0.5, until: 0.7} grows from half to all over 0.7 of the epochs"
+        )
     own.close()
     return found
 

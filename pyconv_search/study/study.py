@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, suggestion
+from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, shown, suggestion
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
@@ -85,11 +85,14 @@ class Resources:
     """What one trial takes: CPU cores and GPUs, which may be a fraction of one.
 
     ``workers`` processes train it together, with equal shares of the cores and one GPU each, if any.
+    Up to ``together`` trials that differ in their seed alone share all this, trained in one process; 0: as many as are
+    measured to be faster than one by one.
     """
 
     cpu: int = 1
     gpu: float = 0.0
     workers: int = 1
+    together: int = 1
 
     @property
     def threads(self) -> int:
@@ -211,6 +214,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         _check_kind(fields, data.info, space)
     scheduler = _scheduler(fields, recipe.epochs)
     search = _search(fields, space)
+    _check_together(fields, resources, scheduler, search)
     seeds, objectives = _seeds(fields), _objectives(fields, scheduler)
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
@@ -387,8 +391,39 @@ def _resources(fields: Fields) -> Resources:
     if cpu % workers:
         above = cpu + workers - cpu % workers
         fields.add("cpu", f"{cpu} cores cannot be divided by {workers} workers; nearest: {above}")
+    together = _together(fields)
     fields.close()
-    return Resources(cpu, gpu, workers)
+    return Resources(cpu, gpu, workers, together)
+
+
+def _together(fields: Fields) -> int:
+    """A number of trials, or ``auto``, which is 0."""
+    given = fields.take("together", 1)
+    if isinstance(given, str):
+        if given != "auto":
+            fields.add("together", f"must be a number of trials, or auto, but got {shown(given)}")
+        return 0
+    return integer(given, (*fields.path, "together"), fields.problems, 1, 1000)
+
+
+def _check_together(fields: Fields, resources: Resources, scheduler: Scheduler, search: Search) -> None:
+    """What trials that are trained together cannot do."""
+    path = (*fields.path, "resources", "together")
+    if resources.together != 1 and resources.workers > 1:
+        fields.problems.add(
+            path, f"needs trials of one process, but each has {resources.workers} workers; nearest: together: 1"
+        )
+    if resources.together != 1 and scheduler.kind != "none":
+        fields.problems.add(
+            path,
+            f"needs scheduler: none, but got {scheduler.kind}, which stops single trials; nearest: together: 1",
+        )
+    if resources.together == 0 and search.kind == "tpe":
+        fields.problems.add(
+            path,
+            "auto measures every network before the first trial, but tpe proposes them one after the other; "
+            "nearest: together: 1, or a number",
+        )
 
 
 def _checkpoints(fields: Fields) -> Checkpoints:
@@ -425,7 +460,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "scheduler": {"kind": study.scheduler.kind, "grace": study.scheduler.grace, "factor": study.scheduler.factor},
         "seeds": list(study.seeds),
         "objectives": dict(study.objectives),
-        "resources": asdict(study.resources),
+        "resources": asdict(study.resources) | {"together": study.resources.together or "auto"},
         "computes_on": study.resources.computes_on,
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),

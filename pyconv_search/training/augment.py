@@ -14,6 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU on another device, without making this process wait for that."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def draw_moves(count: int, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
     """For each image the offset of its crop (row and column, 0 to 2·``crop``) and whether it is mirrored: count × 3."""
     mirrored = torch.randint(2, (count, 1), generator=generator) if flip else torch.zeros(count, 1, dtype=torch.long)
@@ -33,14 +38,14 @@ def moved(images: Tensor, moves: Tensor, crop: int) -> Tensor:
     if not moves.any() and crop == 0:
         return images
     count, channels, height, width = images.shape
-    top, left, mirrored = moves.unbind(1)
-    columns = torch.arange(width).repeat(count, 1)
+    device = images.device
+    top, left, mirrored = sent(moves, device).unbind(1)
+    columns = torch.arange(width, device=device).repeat(count, 1)
     columns = torch.where(mirrored[:, None].bool(), columns.flip(1), columns) + left[:, None]
-    rows = torch.arange(height).repeat(count, 1) + top[:, None]
+    rows = torch.arange(height, device=device) + top[:, None]
     padded = functional.pad(images, (crop, crop, crop, crop))
-    pixels = (rows[:, :, None] * (width + 2 * crop) + columns[:, None, :]).view(count, 1, height * width)
-    index = pixels.to(images.device).expand(-1, channels, -1)
-    return padded.flatten(2).gather(2, index).view_as(images)
+    index = (rows[:, :, None] * (width + 2 * crop) + columns[:, None, :]).view(count, 1, height * width)
+    return padded.flatten(2).gather(2, index.expand(-1, channels, -1)).view_as(images)
 
 
 def draw_boxes(count: int, image: tuple[int, int], scale: tuple[float, ...], generator: torch.Generator) -> Tensor:
@@ -48,7 +53,7 @@ def draw_boxes(count: int, image: tuple[int, int], scale: tuple[float, ...], gen
 
     The share of the area is uniform in ``scale``, the aspect ratio log-uniform between 3/4 and 4/3, drawn ten times at
     most; where no draw fits inside, it is the largest central box (Szegedy et al. 2015, section 6, as torchvision's
-    ``RandomResizedCrop`` has it, but for boxes of whole pixels).
+    ``RandomResizedCrop`` has it, but that its boxes are of whole pixels).
     """
     height, width = image
     tries = 10
@@ -72,6 +77,7 @@ def resized_crops(images: Tensor, boxes: Tensor, mirrored: Tensor, size: tuple[i
     """The boxes of the images (N × C × H × W), each brought to ``size`` bilinearly: N × C × size, float32.
 
     ``boxes``: N × 4 as :func:`draw_boxes` gives them; ``mirrored``: N, not 0 where the box is mirrored left to right.
+    Nothing is antialiased, so ``size`` is best that of the images or larger.
     """
     height, width = images.shape[2:]
     top, left, tall, wide = boxes.unbind(1)
@@ -79,7 +85,7 @@ def resized_crops(images: Tensor, boxes: Tensor, mirrored: Tensor, size: tuple[i
     zero = torch.zeros_like(top)
     across = torch.stack((sign * wide / width, zero, (2 * left + wide) / width - 1), 1)
     down = torch.stack((zero, tall / height, (2 * top + tall) / height - 1), 1)
-    theta = torch.stack((across, down), 1).to(images.device, torch.float32)
+    theta = sent(torch.stack((across, down), 1).float(), images.device)
     grid = functional.affine_grid(theta, [*images.shape[:2], *size], align_corners=False)
     return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
 
@@ -110,7 +116,7 @@ def cut_out(images: Tensor, centres: Tensor, size: int) -> Tensor:
     Zero is the mean colour; squares may reach over the border (DeVries and Taylor 2017, section 3.1).
     """
     inside = []
-    for side, centre in zip(images.shape[-2:], centres.to(images.device).unbind(1), strict=True):
+    for side, centre in zip(images.shape[-2:], sent(centres, images.device).unbind(1), strict=True):
         first = centre[:, None] - size // 2
         place = torch.arange(side, device=images.device)
         inside.append((place >= first) & (place < first + size))

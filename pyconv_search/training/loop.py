@@ -6,7 +6,7 @@ checkpoint equals the uninterrupted one bit for bit, with no generator state to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -76,16 +76,26 @@ def train(
     tally = Tally(device, sums)
     learner.model.train()
     for i, (pixels, labels) in enumerate(source.train_batches(view, batches, first), first):
-        for group in learner.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, view.epoch * len(batches) + i, len(batches))
+        set_rate(learner, view.epoch * len(batches) + i, len(batches))
         inputs = normalise(pixels, source.mean, source.std)
-        _step(learner, view, i, _Batch(inputs, labels, len(batches[i])), tally)
-        if device.type == "cpu" or i % _CHECK == 0:
+        _step(learner, view, i, Batch(inputs, labels, len(batches[i])), tally)
+        if looked_at(device, i):
             tally.check()
         if watch is not None:
             watch(i + 1, tally)
     share_buffers(learner)
     return summed(tally).scores()
+
+
+def set_rate(learner: Learner, step: int, per_epoch: int) -> None:
+    """The learning rate of step ``step``, counted from 0 through all epochs, into the optimizer."""
+    for group in learner.optimizer.param_groups:
+        group["lr"] = learning_rate(learner.recipe, step, per_epoch)
+
+
+def looked_at(device: torch.device, step: int) -> bool:
+    """Whether the loss is looked at after this step."""
+    return device.type == "cpu" or step % _CHECK == 0
 
 
 @torch.no_grad()
@@ -99,16 +109,35 @@ def evaluate(learner: Learner, source: Source, view: View, batch: int = 512) -> 
     """
     tally, model = Tally(learner.device), learner.evaluated
     model.eval()
-    for pixels, labels in source.eval_batches(view, max(batch // source.views, 1)):
-        inputs = _laid_out(learner, normalise(pixels, source.mean, source.std))
-        with learner.autocast():
-            logits = [model(x).float() for x in ((inputs, inputs.flip(-1)) if learner.recipe.mirror else (inputs,))]
-        found = logits[0] if len(logits) * source.views == 1 else _averaged(logits, source.views)
+    for logits, labels in answers(learner, source, view, batch, model):
+        found = combined(logits, source.views)
         tally.add(found, labels, functional.cross_entropy(found, labels, reduction="sum"))
     return summed(tally).scores()
 
 
-class _Batch:
+def answers(
+    learner: Learner, source: Source, view: View, batch: int, model: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """What ``model`` says of each ``batch`` images of a split, mirrored too where the recipe wants it; and labels."""
+    for pixels, labels in source.eval_batches(view, max(batch // source.views, 1)):
+        inputs = laid_out(learner, normalise(pixels, source.mean, source.std))
+        with learner.autocast():
+            logits = [model(x).float() for x in ((inputs, inputs.flip(-1)) if learner.recipe.mirror else (inputs,))]
+        yield logits, labels
+
+
+def combined(logits: list[Tensor], views: int) -> Tensor:
+    """One tensor of N × classes from what was said of ``views`` pictures of each example, and of their mirror images.
+
+    Logits where there is one of each; else logarithms of the mean probabilities.
+    """
+    if len(logits) * views == 1:
+        return logits[0]
+    probabilities = torch.stack([found.softmax(1).unflatten(0, (-1, views)).mean(1) for found in logits]).mean(0)
+    return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+class Batch:
     """This process's share of a batch of ``whole`` images, augmented further."""
 
     def __init__(self, inputs: Tensor, labels: Tensor, whole: int) -> None:
@@ -139,45 +168,45 @@ class _Batch:
         return (self.labels if self.kept >= 0.5 else self.others)[part]
 
 
-def _step(learner: Learner, view: View, step: int, batch: _Batch, tally: Tally) -> None:
+def _step(learner: Learner, view: View, step: int, batch: Batch, tally: Tally) -> None:
     recipe = learner.recipe
     batch.augment(view, step)
     if recipe.dropout:
         torch.manual_seed(seed_of(view.seed, view.epoch, step, view.rank, "dropout"))
     learner.optimizer.zero_grad()
-    parts = _parts(len(batch.labels), recipe.accumulate)
+    parts = parts_of(len(batch.labels), recipe.accumulate)
     for part in parts:
         with _alone(learner, part is not parts[-1]):
             with learner.autocast():
-                logits = learner.network(_laid_out(learner, batch.inputs[part])).float()
+                logits = learner.network(laid_out(learner, batch.inputs[part])).float()
             loss = batch.loss(logits, part, recipe.label_smoothing)
             # The mean over the whole batch, whoever computes its parts: processes average their gradients.
             learner.scaler.scale(loss * (learner.world / batch.whole)).backward()
         tally.add(logits.detach(), batch.counted(part), loss.detach())
-    if recipe.clip:
+    update(learner)
+
+
+def update(learner: Learner) -> None:
+    """Clip the gradients, step by them and average the weights, as the recipe has it."""
+    if learner.recipe.clip:
         learner.scaler.unscale_(learner.optimizer)
-        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip)
+        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), learner.recipe.clip)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     if learner.averages is not None:
         learner.averages.update_parameters(learner.model)
 
 
-def _parts(count: int, wanted: int) -> list[slice]:
+def parts_of(count: int, wanted: int) -> list[slice]:
     """``count`` images in as many equal parts as are wanted, but two images in each (batch normalisation)."""
     number = max(min(wanted, count // 2), 1)
     return [slice(i * count // number, (i + 1) * count // number) for i in range(number)]
 
 
-def _laid_out(learner: Learner, inputs: Tensor) -> Tensor:
+def laid_out(learner: Learner, inputs: Tensor) -> Tensor:
+    """Normalised images in the memory format of the recipe."""
     last = learner.recipe.channels_last and inputs.dim() == 4
     return inputs.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-
-def _averaged(logits: list[Tensor], views: int) -> Tensor:
-    """Logarithms of the mean probabilities: from logits of (N·views) × classes each to N × classes."""
-    probabilities = torch.stack([found.softmax(1).unflatten(0, (-1, views)).mean(1) for found in logits]).mean(0)
-    return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def _alone(learner: Learner, more: bool) -> AbstractContextManager[None]:

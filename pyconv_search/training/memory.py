@@ -70,7 +70,9 @@ def _control_group() -> int | None:
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        files = next(line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if "file " in line)
+        files = next(
+            line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if line.startswith("file ")
+        )
     except (OSError, StopIteration):
         return None
     return None if limit == "max" else int(limit) - int(used) + int(files)

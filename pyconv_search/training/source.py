@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.augment import draw_boxes, draw_moves, moved, resized, resized_crops
+from pyconv_search.training.augment import draw_boxes, draw_moves, moved, resized, resized_crops, sent
 from pyconv_search.training.data import Split
 from pyconv_search.training.randomness import generator_of
 
@@ -85,16 +85,16 @@ class Images:
         recipe, image = view.recipe, (self.pixels.shape[-2], self.pixels.shape[-1])
         for step in range(start, len(order)):
             count, share = len(order[step]), view.share(len(order[step]))
-            chosen = order[step][share].to(self.pixels.device)
+            chosen = sent(order[step][share], self.pixels.device)
             pixels = self._flat(self.pixels.index_select(0, chosen))
             generator = generator_of(view.seed, view.epoch, step)
             moves = draw_moves(count, recipe.crop, recipe.flip, generator)[share]
             if recipe.scale[1]:
                 boxes = draw_boxes(count, image, recipe.scale, generator)[share]
-                found = resized_crops(pixels, boxes, moves[:, 2], view.size)
+                found = resized_crops(pixels, boxes, moves[:, 2], image)
             else:
-                found = resized(moved(pixels, moves, recipe.crop), view.size)
-            yield self._whole(found), self.labels[chosen]
+                found = moved(pixels, moves, recipe.crop)
+            yield self._whole(resized(found, view.size)), self.labels[chosen]
 
     def eval_batches(self, view: View, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As :class:`Source` has it; whole images."""

@@ -210,6 +210,8 @@ def broken_archive(folder: Path) -> Path:
         ("data check cifar10 --root {dir}/nothing", 1, "nothing"),
         ("data check cifar10 --root {dir}/cifar-10-binary.tar.gz", 1, "cifar-10-binary.tar.gz"),
         ("data check imagenet --root {dir} --classes 1", 1, "classes is 1, but must be between 2 and 1,000"),
+        ("data check imagenet-shapes --root {dir}", 1, "imagenet-shapes: is made in memory, but root is"),
+        ("data check kinetics-400 --root {dir}", 1, "has none of train/ and val/"),
         ("data pack cifar10", 1, "cifar10: is kept in memory, where nothing needs to be packed"),
         ("data pack imagenet --root {dir}", 1, "has none of train/ and val/"),
         ("data pack imagenet --side 2", 2, "--side"),

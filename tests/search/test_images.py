@@ -126,7 +126,16 @@ def test_videos_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                         out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
                     out.mux(stream.encode())
     recipe = recipes.Recipe(
-        epochs=15, batch=4, lr=0.05, short_side=(17, 20), flip=True, dropout=0.1, frame_step=2, clips=2, crops=3
+        epochs=15,
+        batch=4,
+        lr=0.05,
+        short_side=(17, 20),
+        flip=True,
+        dropout=0.1,
+        frame_step=2,
+        precision="fp32",
+        clips=2,
+        crops=3,
     )
     network = resnet({"depth": 8, "stem": STEM}, (3, 4, 16, 16), 2)
     row = run_trial(

@@ -271,7 +271,7 @@ def test_a_poly_scale_trial_goes_on_too_and_leaves_the_network_as_built(tmp_path
     (tmp_path / "parts").mkdir()
     for _ in range(2):
         subject = Trial(spec(tmp_path / "parts", **other))
-        assert sorted_sides(subject._alive().model)
+        assert sorted_sides(subject.learner.model)
         subject.advance()
     assert_same(run(tmp_path / "parts", **other), expected)
     assert weights_in(tmp_path / "parts").keys() == pyconv_search.build(POLY_SCALE).state_dict().keys()
@@ -411,7 +411,7 @@ def test_other_ends_do_not_read_the_test_split(tmp_path: Path):
 
 def test_test_scores_are_those_of_the_test_split(tmp_path: Path):
     row = run_trial(spec(tmp_path))
-    learner = Trial(spec())._alive()
+    learner = Trial(spec()).learner
     learner.model.load_state_dict(weights_in(tmp_path))
     found = noise("noise")
     held = to_device(found.held, found.info, torch.device("cpu"))
@@ -622,7 +622,7 @@ def test_nothing_outside_is_disturbed(tmp_path: Path):
 
 
 def test_the_seed_decides_the_weights():
-    first, again, other = (Trial(spec(seed=seed))._alive().model.state_dict() for seed in (0, 0, 1))
+    first, again, other = (Trial(spec(seed=seed)).learner.model.state_dict() for seed in (0, 0, 1))
     name = next(iter(first))
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])

@@ -82,3 +82,36 @@ def test_epochs_are_written_once(begin: Callable[..., tuple[Work, Fixed]], tmp_p
         work.epoch(epoch)
     assert work.curve(spec["trial"]) == epochs
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
+
+
+def test_groups_hold_the_seeds_of_one_network(begin: Callable[..., tuple[Work, Fixed]]) -> None:
+    work, _ = begin()
+    groups = []
+    while specs := work.next_group(lambda row: 2 if row.values["width"] == 16 else 1):
+        groups.append([(spec["parameters"]["width"], spec["seed"]) for spec in specs])
+    assert groups == [[(8, 0)], [(16, 0), (16, 1)], [(24, 0)], [(8, 1)], [(24, 1)]]
+    assert len(work.running) == 6
+
+
+def test_a_group_is_no_larger_than_what_is_left_of_a_network(begin: Callable[..., tuple[Work, Fixed]]) -> None:
+    work, _ = begin()
+    first = work.next()
+    assert first is not None
+    groups = []
+    while specs := work.next_group(lambda row: 9):
+        groups.append([(spec["parameters"]["width"], spec["seed"]) for spec in specs])
+    assert groups == [[(16, 0), (16, 1)], [(24, 0), (24, 1)], [(8, 1)]]
+
+
+def test_trials_that_were_lost_together_run_by_themselves(begin: Callable[..., tuple[Work, Fixed]]) -> None:
+    work, _ = begin()
+    specs = work.next_group(lambda row: 2)
+    work.end(blank_row(specs[0], "failed", "nan", ""))
+    work.put_back(specs)
+    assert list(work.running) == []
+    rest = []
+    while group := work.next_group(lambda row: 2):
+        rest.append([(spec["parameters"]["width"], spec["seed"]) for spec in group])
+    assert rest == [[(16, 0), (16, 1)], [(24, 0), (24, 1)], [(8, 1)]]
+    specs = work.next_group(lambda row: 2)
+    assert specs == []

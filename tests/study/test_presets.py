@@ -14,7 +14,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import Fields, Problems
 from pyconv_search.report.recipes import differences
 from pyconv_search.study.presets import ABOUT, RECIPES, merged
-from pyconv_search.study.recipe import Recipe, from_dict, read_recipe, to_dict
+from pyconv_search.study.recipe import Recipe, essence, from_dict, read_recipe, to_dict
 from pyconv_search.study.study import load_study
 
 Write = Callable[..., Path]
@@ -108,7 +108,7 @@ def test_what_the_papers_say_in_words() -> None:
         ({"augment": {"cutmix": 0.3}}, {"cutmix": 0.3}),
         ({"augment": {"flip": False, "mixup": 0.2}}, {"flip": False, "mixup": 0.2}),
         ({"clips": {"count": 5}}, {"clips": 5}),
-        ({"resolution": {"start": 0.5}}, {"resolution": 0.5}),
+        ({"resolution": {"start": 0.5, "until": 0.7}}, {"resolution": 0.5, "resolution_until": 0.7}),
         ({"schedule": "constant"}, {"schedule": "constant", "steps": (), "gamma": 0.1}),
         ({"schedule": {"steps": [2, 3], "gamma": 0.5}}, {"schedule": "steps", "steps": (2, 3), "gamma": 0.5}),
     ],
@@ -183,3 +183,21 @@ def test_mistakes(write_study: Write, recipe: Any, words: str) -> None:
         load_study(path)
     assert words in str(caught.value)
     assert str(caught.value).startswith(f"{path}:")
+
+
+def test_a_warm_up_takes_a_third_of_fewer_epochs_at_most() -> None:
+    assert read({"preset": "fast-small-images", "epochs": 14}).warmup == 3
+    assert read({"preset": "fast-small-images", "epochs": 3}).warmup == 1
+    assert read({"preset": "fast-small-images", "epochs": 3, "warmup": 2}).warmup == 2
+
+
+def test_null_leaves_the_presets_value() -> None:
+    assert read({"preset": "pyconv-imagenet", "augment": None, "schedule": None}) == read("pyconv-imagenet")
+
+
+def test_what_identifies_a_recipe_is_what_is_not_at_its_default() -> None:
+    recipe = read({"epochs": 7, "lr": 0.3, "augment": {"scale": [0.5, 1.0]}})
+    assert essence(recipe) == {"epochs": 7, "lr": 0.3, "scale": [0.5, 1.0]}
+    assert from_dict(essence(recipe)) == recipe
+    with pytest.raises(UserError, match=r"recipe\.colour: this version of pyconv-search knows no such value"):
+        from_dict({"epochs": 7, "colour": 1})

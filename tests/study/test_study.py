@@ -31,7 +31,7 @@ def test_a_trial_of_several_workers(write_study: Write) -> None:
     found = load_study(write_study(resources={"workers": 2, "cpu": 2}))
     assert (found.resources.workers, found.resources.threads, found.resources.gpu) == (2, 1, 0)
     assert study_to_dict(found)["computes_on"] == "2 × cpu, 1 threads"
-    assert study_to_dict(found)["resources"] == {"cpu": 2, "gpu": 0.0, "workers": 2}
+    assert study_to_dict(found)["resources"] == {"cpu": 2, "gpu": 0.0, "workers": 2, "together": 1}
     assert load_study(write_study(resources={"gpu": 0.25})).resources.computes_on == "cuda"
 
 
@@ -96,6 +96,16 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"recipe": {"epochs": 9, "schedule": {"steps": [9]}}}, "stay below the 9 epochs"),
         ({"recipe": {"epochs": 9, "schedule": "cosin"}}, "recipe.schedule: must be cosine, linear, constant, or {steps: [30, 60, 80], gamma: 0.1}"),
         ({"recipe": {"epochs": 9, "precision": "fp8"}}, "must be one of auto, fp32, bf16, fp16, but got 'fp8'"),
+        ({"recipe": {"epochs": 2, "flip": True}}, "recipe.flip: stands under augment: augment: {flip: …}"),
+        ({"recipe": {"epochs": 2, "augment": {"mix": 0.5}}}, "recipe.augment.mix: is the share of batches that cutmix or mixup changes"),
+        ({"recipe": {"epochs": 2, "resolution": {"start": 0.5}}}, "recipe.resolution.start: and until go together"),
+        ({"recipe": {"epochs": 2, "accumulate": 3}}, "recipe.accumulate: 3 does not divide the batch of 128; nearest: 2"),
+        ({"recipe": {"epochs": 2, "ema": 1.0}}, "recipe.ema: must be below 1, but got 1"),
+        ({"recipe": {"epochs": 2, "augment": {"scale": [0.9, 0.5]}}}, "recipe.augment.scale: must be two ascending numbers between 0.001 and 1"),
+        ({"recipe": {"epochs": 2, "augment": {"crop": 4, "scale": [0.5, 1]}}}, "recipe.augment.scale: is another way to crop than crop"),
+        ({"recipe": {"preset": "psconv-imagenet", "epochs": 30, "schedule": {"gamma": 0.2}}}, "recipe.schedule.steps: is required, but missing"),
+        ({"recipe": "pyconv-imagnet"}, "did you mean pyconv-imagenet?"),
+        ({"recipe": ["pyconv-imagenet"]}, "recipe: must be the name of a recipe or a mapping of values"),
         ({"recipe": {"epochs": 2, "nesterov": True, "momentum": 0}}, "recipe.nesterov: needs a momentum above 0"),
         ({"search": {"random": {"trials": 10**9}}}, "search.random.trials: must be an integer between 1 and 100000"),
         ({"search": {"tpe": {"trials": 29}}}, "search.tpe.trials: the space holds 20 assignments, but got 29; nearest: 20, or grid"),
@@ -115,6 +125,11 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
         ({"objectives": {"top1_error": "max"}}, "objectives.top1_error: must be one of min"),
         ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a fraction of one GPU or a whole number"),
         ({"resources": {"gpus": 1}}, "resources.gpus: unknown key; did you mean gpu?"),
+        ({"resources": {"together": 0}}, "resources.together: must be an integer between 1 and 1000, but got 0"),
+        ({"resources": {"together": "all"}}, "resources.together: must be a number of trials, or auto, but got 'all'"),
+        ({"resources": {"together": 2, "workers": 2, "cpu": 2}}, "resources.together: needs trials of one process"),
+        ({"resources": {"together": 2}, "scheduler": "asha"}, "resources.together: needs scheduler: none, but got asha"),
+        ({"resources": {"together": "auto"}, "search": {"tpe": {"trials": 2}}}, "resources.together: auto measures every"),
         ({"resources": {"gpu": 4, "cpu": 6}}, "resources.cpu: 6 cores cannot be divided by 4 workers; nearest: 8"),
         ({"resources": {"gpu": 4, "workers": 2}}, "resources.workers: each has one GPU, of which there are 4; nearest: 4"),
         ({"resources": {"gpu": 0.5, "workers": 2}}, "each has one GPU, of which there are 0.5; nearest: 1"),

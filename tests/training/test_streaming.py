@@ -221,6 +221,23 @@ def test_in_order_with_bounded_memory():
     assert found == [n * n for n in range(50)]
 
 
+def test_nothing_is_begun_after_it_is_closed():
+    begun: list[int] = []
+    gate = threading.Event()
+
+    def slow(n: int) -> int:
+        begun.append(n)
+        if n:
+            gate.wait(10)
+        return n
+
+    found = parallel.in_order(slow, range(50), 1, 8)
+    assert next(found) == 0
+    threading.Timer(0.2, gate.set).start()
+    found.close()  # while the second item is worked on, and others wait
+    assert begun in ([0], [0, 1])
+
+
 def test_the_files_are_jpeg_and_the_shapes_differ(folder):
     shapes = {Image.open(io.BytesIO(file.read_bytes())).size for file in folder.iterdir()}
     assert len(shapes) == COUNT

@@ -14,7 +14,7 @@ from pyconv_search.training.data.dataset import DataSet, Split, combine_sha256, 
 from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.parallel import cores, in_order
 from pyconv_search.training.data.picture import loaded, opened
-from pyconv_search.training.data.registry import load, locations
+from pyconv_search.training.data.registry import check_pack, load, locations
 from pyconv_search.training.data.video import verify
 
 # Broken files that a message names.
@@ -70,9 +70,10 @@ def check(
     ``classes`` as for ``load``. ``progress`` is given the number of images decoded and of all.
 
     Raises:
-        UserError: as ``load`` does, or with the names of all files that cannot be decoded.
+        UserError: as ``load`` and ``check_pack`` do, or with the names of all files that cannot be decoded.
     """
     data = load(name, root, classes=classes)
+    check_pack(name, root, classes)
     broken = _broken(data, progress)
     if broken:
         more = [f"and {len(broken) - _NAMED:,} more"] if len(broken) > _NAMED else []

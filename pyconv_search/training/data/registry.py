@@ -19,7 +19,8 @@ from pyconv_search.training.data.find import Family, Location, choose, read, sea
 from pyconv_search.training.data.holdout import VALIDATION_SALT, draw, validation_count
 from pyconv_search.training.data.imagenet import IMAGENET
 from pyconv_search.training.data.kinetics import KINETICS
-from pyconv_search.training.data.pack import beside
+from pyconv_search.training.data.pack import beside, check_same, is_pack
+from pyconv_search.training.data.pack import read as read_pack
 from pyconv_search.training.data.packing import write as write_pack
 from pyconv_search.training.data.parallel import cores
 from pyconv_search.training.data.shapes import IMAGENET_SHAPES, KINETICS_SHAPES
@@ -114,6 +115,19 @@ def make_pack(
     found = family.listed(location.tree, info)
     out = beside(location.tree) if order.out is None else order.out
     return write_pack(found, location.tree, out, order.side, order.workers or cores(), progress).path
+
+
+def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: int | None = None) -> None:
+    """Compare a pack that ``load`` would use with the folder beside it, file by file, by name, size and class.
+
+    Raises:
+        UserError: where a file was added, removed, renamed or replaced by one of another size since it was packed.
+    """
+    family = FAMILIES[name]
+    location = choose(name, datasets.get(name).homepage, locations(name, root))
+    if family.listed is not None and location.tree is not None and is_pack(location.path):
+        found = family.listed(location.tree, datasets.get(name, classes))
+        check_same(read_pack(location.path), found, location.tree)
 
 
 def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:

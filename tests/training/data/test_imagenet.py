@@ -50,7 +50,8 @@ def test_fingerprint_is_of_the_images_wherever_they_lie(tiny, make):
     file = tiny / "folders" / "train" / make.WNIDS[1] / f"{make.WNIDS[1]}_37.JPEG"
     file.write_bytes(file.read_bytes() + b"\0")
     prints.add(fingerprint(load("imagenet", tiny / "folders")))
-    file.rename(file.with_name("other.JPEG"))
+    # A name alone, with which the images keep their order.
+    file.rename(file.with_name(f"{make.WNIDS[1]}_37.jpeg"))
     prints.add(fingerprint(load("imagenet", tiny / "folders")))
     assert len(prints) == 3
 

@@ -73,6 +73,7 @@ def test_a_changed_folder_is_noticed(tiny, make):
     tree = make.imagenet(tiny / "imagenet")
     make_pack("imagenet", PackOrder(side=20), tree)
     folder = tree / "train" / make.WNIDS[0]
+    stamp = folder.stat().st_mtime_ns
     os.utime(folder, (1, 1))  # touched, but with the same images
     load("imagenet", tree)
     file = next(folder.iterdir())
@@ -82,8 +83,14 @@ def test_a_changed_folder_is_noticed(tiny, make):
         UserError, match=r"has changed since .*imagenet\.pack was packed \(as many images, but others\)"
     ):
         load("imagenet", tree)
-    file.write_bytes(content)
+    os.utime(folder, ns=(1, stamp))  # as if no folder had changed
     load("imagenet", tree)
+    with pytest.raises(
+        UserError, match=r"has changed since .*imagenet\.pack was packed \(as many images, but others\)"
+    ):
+        check("imagenet", tree)
+    file.write_bytes(content)
+    check("imagenet", tree)
     (folder / "more.JPEG").write_bytes(content)
     with pytest.raises(UserError, match=r"\(18 images then, 19 now\); remove the pack and make it again with `pyconv"):
         load("imagenet", tree, classes=3)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
 
@@ -148,7 +149,10 @@ def across_workers(trial: type[Steps]) -> type[Steps]:
             while not ray.wait([answer], timeout=_GLANCE_SECONDS)[0]:
                 if not self._thread.is_alive() and not ray.wait([answer], timeout=_GLANCE_SECONDS)[0]:
                     raise LostWorker(self._end)
-            self._said: Said = ray.get(answer)
+            try:
+                self._said: Said = ray.get(answer)
+            except RayActorError as error:
+                raise LostWorker(str(error)) from None
             self.history = list(self._said.history)
             if self._said.abort:
                 self.close()

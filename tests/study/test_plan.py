@@ -60,7 +60,14 @@ def test_a_trial_is_named_by_what_decides_its_numbers(write_study: Write) -> Non
         return trial_id(study, candidates(study)[0], seed)
 
     same = name()
-    assert same == name(seeds=5) == name(resources={"cpu": 2}) == name(study="other") == name(weights="discard")
+    assert (
+        same
+        == name(seeds=5)
+        == name(resources={"cpu": 2})
+        == name(resources={"cpu": 2, "workers": 2})
+        == name(study="other")
+        == name(weights="discard")
+    )
     assert len(same) == 16
     others = {name(seed=1), name(recipe={"epochs": 3}), name(data="fashion-mnist"),
               name(data={"fashion-mnist-small": {"validation": 1000}})}  # fmt: skip

@@ -1,10 +1,12 @@
 """Two processes that train together against one that trains alone, and against batch normalisation by hand.
 
-Run as a program, this file is one of the processes: ``test_parallel.py RANK FOLDER``.
+Run as a program, this file is one of the processes: ``test_parallel.py RANK FOLDER``; or, with ``test_parallel.py three
+FOLDER``, the parent of three, which train without and with a new beginning between.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -192,6 +194,50 @@ def test_no_process_is_left_with_a_single_image():
     assert [loop.steps(64 + rest, 16, 4) for rest in range(10)] == [4] * 8 + [5] * 2
 
 
+def test_three_processes_that_begin_anew_sum_in_the_order_they_had(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(pyconv_search.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, __file__, "three", str(tmp_path)], env=environment, check=True, timeout=120)
+    through, anew = (torch.load(tmp_path / f"{name}.pt") for name in ("through", "anew"))
+    assert all(torch.equal(through[name], anew[name]) for name in through)
+
+
+class _Backwards(nn.Module):
+    """Its layers are called in another order than they are registered: PyTorch would reorder what it sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first, self.middle = nn.Linear(64, 7), nn.Linear(3 * SIZE[0] * SIZE[1], 300), nn.Linear(300, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(x.flatten(1)).relu()).relu())
+
+
+def _begin_anew(rank: int, folder: Path, name: str) -> None:
+    """Two epochs in one of three processes; ``anew``: with the weights of the first in a fresh learner for the second."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/{name}", rank=rank, world_size=3)
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, momentum=0.0, ema=0.0, batch=12)
+    learner = parallel.joined(make_learner(_Backwards(), recipe, 5, CPU))
+    for epoch in range(2):
+        if epoch and name == "anew":
+            learner = parallel.joined(make_learner(learner.model, recipe, 5, CPU))
+        loop.train(learner, images(), loop.view_of(learner, epoch, SIZE))
+    if rank == 0:
+        torch.save(learner.model.state_dict(), folder / f"{name}.pt")
+    distributed.barrier()
+
+
+def _three(folder: Path) -> None:
+    settle(CPU, 1)
+    context = multiprocessing.get_context("fork")
+    for name in ("through", "anew"):
+        processes = [context.Process(target=_begin_anew, args=(rank, folder, name)) for rank in range(3)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+
+
 def _divergence() -> str:
     """What is raised when the second process's part of the images blows up."""
     learner, found = parallel.joined(make_learner(network(True), ONE_STEP, 5, CPU)), images()
@@ -237,4 +283,7 @@ def _main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), Path(sys.argv[2]))
+    if sys.argv[1] == "three":
+        _three(Path(sys.argv[2]))
+    else:
+        _main(int(sys.argv[1]), Path(sys.argv[2]))

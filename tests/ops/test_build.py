@@ -45,7 +45,7 @@ def test_every_operator_has_an_example():
 def test_module_and_cost_rule_agree(name, conv, module, stride):
     assert operator_of(conv) == name
     built, x = build_conv(conv, 16, stride), torch.randn(1, 16, 9, 9)
-    assert type(built) is module
+    assert isinstance(built, module)
     with executed_as("plain"), FlopCounterMode(display=False) as counter:
         out = built(x)
     assert out.shape == (1, conv.width, (9 - 1) // stride + 1, (9 - 1) // stride + 1)

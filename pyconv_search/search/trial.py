@@ -310,17 +310,9 @@ class Trial:
         self._best = {name: tensor.to(self._device) for name, tensor in found.best.items()}
 
     def _plan(self) -> str:
-        """A digest of all that decides the numbers: where the data lie, and how the trial is called, do not."""
-        decides = {key: self.spec[key] for key in ("architecture", "seed")}
-        decides["recipe"] = recipes.essence(self._recipe)
-        decides["precision"] = device.precision(self._recipe, self._device)
-        decides["device"] = self._device.type
-        decides["workers"] = self._world
-        decides["threads"] = self.spec["threads"] if self._device.type == "cpu" else None
-        wanted, found = self.spec["data"], self._data()
-        splits = [len(split) for split in (found.train, found.validation)]
-        decides["data"] = [wanted["name"], wanted["validation"], *splits]
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        found = self._data()
+        computing = (self._device.type, device.precision(self._recipe, self._device))
+        return plan_of(self.spec, computing, (len(found.train), len(found.validation)))
 
     def save(self, begun: tuple[int, tuple[float, ...]] = (0, (0.0, 0.0, 0.0, 0.0))) -> None:
         """Write the checkpoint; ``begun`` as in :class:`Checkpoint`. UserError if it cannot be written."""
@@ -430,6 +422,21 @@ def forget(spec: dict[str, Any]) -> None:
     path = checkpoint_of(spec)
     if path is not None:
         checkpoint.remove(path)
+
+
+def plan_of(spec: dict[str, Any], computing: tuple[str, str], images: tuple[int, ...]) -> str:
+    """A digest of all that decides the numbers of a training: where the data lie, and what it is called, do not.
+
+    ``computing``: device and precision in which it is really computed; ``images``: how many it trains on and validates
+    with.
+    """
+    decides = {key: spec[key] for key in ("architecture", "seed")}
+    decides["recipe"] = recipes.essence(recipes.from_dict(spec["recipe"]))
+    decides["computing"] = computing
+    decides["workers"] = spec.get("workers", 1)
+    decides["threads"] = spec["threads"] if computing[0] == "cpu" else None
+    decides["data"] = [spec["data"]["name"], spec["data"]["validation"], *images]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _existing(folder: str | None) -> Path | None:

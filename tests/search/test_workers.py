@@ -117,8 +117,9 @@ def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path):
 
 def test_one_process_is_another_training(tmp_path: Path):
     alone = spec(tmp_path, workers=1)
-    assert plan_of(alone) != plan_of(spec(tmp_path))
-    assert plan_of({key: value for key, value in alone.items() if key != "workers"}) == plan_of(alone)
+    rest = ("cpu", "fp32"), (97, 33)
+    assert plan_of(alone, *rest) != plan_of(spec(tmp_path), *rest)
+    assert plan_of({key: value for key, value in alone.items() if key != "workers"}, *rest) == plan_of(alone, *rest)
     row = run_trial(spec(tmp_path))
     assert (row.status, row.detail) == ("failed", "ValueError: a trial of 2 workers is run by 1 processes")
 

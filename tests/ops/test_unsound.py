@@ -12,6 +12,7 @@ from torch.func import functional_call, grad
 from pyconv_search.ops.execute import unsound
 from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.pyconv import PyConv2d, same_conv2d
+from pyconv_search.ops.video import same_conv3d
 
 CASES = {
     "psconv 16": lambda: PSConv2d(16, 16, bias=False),
@@ -60,6 +61,25 @@ def test_gradients_are_those_of_float64(case: str, transformed: bool):
     for name, parameter in exact.named_parameters():
         error = torch.linalg.norm(found[name] - parameter.grad) / torch.linalg.norm(parameter.grad)
         assert error < 0.02, name
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_stem_of_video_networks_in_bfloat16(autocast: bool, groups: int):
+    torch.manual_seed(0)
+    module = same_conv3d(16, 16, (5, 7, 7), groups, (1, 2, 2))
+    exact = deepcopy(module).double()
+    inputs(16)
+    clips = torch.randn(2, 16, 4, 16, 16)
+    if not autocast:
+        module, clips = module.bfloat16(), clips.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = module(clips)
+    assert out.dtype == torch.bfloat16
+    out.float().square().mean().backward()
+    exact(clips.double()).square().mean().backward()
+    error = torch.linalg.norm(module.weight.grad - exact.weight.grad) / torch.linalg.norm(exact.weight.grad)
+    assert error < 0.02
 
 
 def test_a_dilated_convolution_stays_one_and_keeps_its_layout():

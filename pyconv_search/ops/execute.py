@@ -75,8 +75,8 @@ def unsound(device: torch.device, dtype: torch.dtype, fan_in: int, dilation: int
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     """The output by a program, from differentiable operations that change nothing in place."""
     packed = pack(weights, program)
-    pieces = [step.piece for step in program.steps]
-    if any(unsound(x.device, x.dtype, piece.fan_in, piece.dilation) for piece in pieces):
+    dilations = [step.piece.dilation for step in program.steps]
+    if any(unsound(x.device, x.dtype, weight.shape[1], d) for weight, d in zip(packed, dilations, strict=True)):
         x, packed = x.contiguous(), [weight.contiguous() for weight in packed]
     return joined(_outputs(x, packed, program), program.output)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pyconv_search.arch.plans.operation import canonical, sortable
 from pyconv_search.errors import UserError
 from pyconv_search.models.blocks import IResBlock, PostBlock, PreBlock
+from pyconv_search.ops.plain import PLAIN
 from pyconv_search.ops.planning import operation_of
 from pyconv_search.ops.psconv import ORDERS, PSConv2d
 
@@ -128,7 +129,7 @@ class _Tensor:
             and all(
                 sortable(channels, operation_of(conv.signature).conv.levels[0]) for _, conv, channels in poly_scales
             )
-            and all(type(conv) in (nn.Conv2d, PSConv2d) and conv.groups == 1 for conv in others)
+            and all(type(conv) in (*PLAIN, PSConv2d) and conv.groups == 1 for conv in others)
             and type(self.norm) in _NORMS
             and all(
                 set(module._parameters) <= {"weight", "bias"} for module in (self.producer, self.consumer, self.norm)

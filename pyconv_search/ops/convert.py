@@ -9,6 +9,7 @@ from torch import nn
 from pyconv_search.errors import UserError
 from pyconv_search.fields import Problems
 from pyconv_search.ops.arguments import checked_pattern, odd_pair
+from pyconv_search.ops.plain import PLAIN
 from pyconv_search.ops.psconv import PSConv2d
 
 
@@ -62,7 +63,7 @@ def _by_default(conv: nn.Conv2d) -> bool:
 
 def _obstacle(conv: nn.Conv2d) -> str | None:
     """Why the convolution cannot become a PSConv2d with the same outputs' shape, or None."""
-    if type(conv) is not nn.Conv2d:
+    if type(conv) not in PLAIN:
         return f"it is a {type(conv).__name__}, whose own computation would be lost; only nn.Conv2d itself can"
     try:
         height, width = odd_pair("kernel_size", (conv.kernel_size[0], conv.kernel_size[1]))

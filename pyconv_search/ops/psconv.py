@@ -17,7 +17,7 @@ from pyconv_search.arch.spec import shortest_period
 from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import Size, check_channels, check_input, checked_pattern, odd_pair, pair
 from pyconv_search.ops.convolve import convolve
-from pyconv_search.ops.dilated import dilated_conv2d
+from pyconv_search.ops.plain import dilated_conv2d
 from pyconv_search.ops.planning import Signature, operation_of
 
 # The marks of sorted channels in the state dict: on each side the residue classes in the order in which they stand.

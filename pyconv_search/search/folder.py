@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyconv_search
 from pyconv_search.errors import UserError
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import LOCK, STUDY
+from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.plan import candidates, planned_trials
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
@@ -37,6 +39,7 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     """
     found = data.load(**study.data.key)
     known = candidates(study)
+    _check_batches(study, [row.recipe for row in known] or [study.recipe], len(found.train))
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
     values["networks"] = [row.config for row in known] or None
     study = _located(study, Path(found.found_at))
@@ -53,6 +56,13 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
             f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
         )
     return study, values
+
+
+def _check_batches(study: Study, recipes: Iterable[Recipe], train: int) -> None:
+    """UserError where a batch does not fit the images that there really are; of a subset they were estimated before."""
+    for recipe in recipes:
+        for problem in unfit_batch(train, study.resources.workers, recipe):
+            raise study.document.error([problem])
 
 
 def _located(study: Study, found_at: Path) -> Study:

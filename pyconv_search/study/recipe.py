@@ -12,7 +12,13 @@ from pyconv_search.study.presets import RECIPES, merged
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant")
-AUGMENT = ("crop", "flip", "cutout", "cutmix", "mixup", "mix", "scale", "short_side")
+# Where a study writes a value, if not under its own name.
+NESTED = {
+    **{key: ("augment", key) for key in ("crop", "flip", "cutout", "cutmix", "mixup", "mix", "scale", "short_side")},
+    **{key: ("schedule", key) for key in ("steps", "gamma")},
+    "resolution_until": ("resolution", "until"),
+    **{key: ("clips", inner) for key, inner in (("frame_step", "step"), ("crops", "crops"))},
+}
 # What torch.compile calls its modes; CUDA graphs are those of reduce-overhead.
 COMPILERS = ("none", "default", "reduce-overhead", "max-autotune")
 
@@ -195,10 +201,10 @@ def _read(fields: Fields) -> Recipe:
         **_resolution(fields.section("resolution", None)),
         **_clips(fields.section("clips", None)),
     )
-    for key in AUGMENT:
+    for key, (section, inner) in NESTED.items():
         if key in fields:
             fields.drop(key)
-            fields.add(key, f"stands under augment: augment: {{{key}: …}}")
+            fields.add(key, f"stands under {section}: {section}: {{{inner}: …}}")
     if recipe.nesterov and not recipe.momentum:
         fields.add("nesterov", "needs a momentum above 0; nearest: momentum 0.9, or nesterov: false")
     if recipe.batch % recipe.accumulate:

@@ -21,7 +21,7 @@ def find_device(name: str) -> torch.device:
         raise UserError(f"device must be auto, cpu or cuda, but got {name!r}")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise UserError("device cuda: PyTorch finds no CUDA device on this machine; use auto or cpu")
+        raise UserError("device cuda: PyTorch finds no CUDA device on this machine; use cpu")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

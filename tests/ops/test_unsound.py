@@ -106,3 +106,20 @@ def test_it_is_for_few_channels_in_bfloat16_on_cpus_alone():
             ("cpu", torch.bfloat16, 24, 1),
         )
     )
+
+
+@pytest.mark.parametrize("stride", [2, (1, 3)])
+def test_a_narrow_strided_pointwise_convolution_reads_the_pixels_it_needs(stride: int | tuple[int, int]):
+    """nn.Conv2d itself ends the process here, with 8 channels last at 56 pixels, so a small image is compared."""
+    module = same_conv2d(8, 16, 1, stride=stride, bias=True).to(memory_format=torch.channels_last)
+    plain = nn.Conv2d(8, 16, 1, stride)
+    plain.load_state_dict(module.state_dict())
+    small = torch.randn(2, 8, 9, 7)
+    torch.testing.assert_close(module(small), plain(small))
+    torch.testing.assert_close(module(small[0]), plain(small[0]))
+    large = torch.randn(32, 8, 56, 56).contiguous(memory_format=torch.channels_last).requires_grad_()
+    module(large).square().mean().backward()
+    exact = deepcopy(plain).double()
+    exact(large.detach().double()).square().mean().backward()
+    torch.testing.assert_close(module.weight.grad.double(), exact.weight.grad, rtol=1e-4, atol=1e-7)
+    assert large.grad is not None

@@ -170,7 +170,7 @@ def test_a_mistake_in_one_of_very_many_assignments_is_found(write_study: Write) 
     assert "recipe.dropout: must be below 1, but got 1" in told
     assert "recipe.dropout: must be between 0 and 1, but got 1.1" in told or "more mistakes here" in told
     assert "recipe.batch: must be an integer of 2 or more, but got 1" in told
-    assert "recipe.gamma: unknown key" in told
+    assert "recipe.gamma: stands under schedule" in told
 
 
 @pytest.mark.parametrize("recipe", ["{epochs: $r}", "{preset: $r}"])

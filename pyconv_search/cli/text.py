@@ -150,11 +150,12 @@ def plan_text(study: Study, found: estimates.Found) -> str:
     """The plan for people."""
     plan = plan_dict(study, found)
     processes = f" in {study.resources.workers} processes" if study.resources.workers > 1 else ""
+    kind = "configurations" if study.space.recipe else "networks"
     lines = [
         study.name,
         *([study.about] if study.about else []),
         "",
-        f"{plan['trials']} trials: {plan['trials'] // len(study.seeds)} networks ({plan['search']}) × "
+        f"{plan['trials']} trials: {plan['trials'] // len(study.seeds)} {kind} ({plan['search']}) × "
         f"{len(study.seeds)} seeds, at most {plan['epochs_at_most']:,} epochs of {study.data.train:,} images "
         f"({plan['data']})",
         f"each takes {study.resources.cpu} CPU and {study.resources.gpu:g} GPU{processes}; "

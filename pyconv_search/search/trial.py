@@ -344,6 +344,7 @@ class Trial:
             "architecture": json.dumps(self.spec["architecture"], sort_keys=True),
             "seed": str(self.spec["seed"]),
             "epochs": str(self.epochs_run),
+            "selected_epoch": str(self._selected.epoch),
         }
 
     def _ended(self, status: str, reason: str = "", detail: str = "") -> Row:
@@ -360,8 +361,9 @@ class Trial:
         )
         if not self.history:
             return row
-        selected = status == "complete" and self._recipe.select == "best"
-        last = min(self.history, key=lambda epoch: epoch.val_top1_error) if selected else self.history[-1]
+        last = self._selected if status == "complete" else self.history[-1]
+        if last is not self.history[-1]:
+            row = replace(row, environment=row.environment | {"selected_epoch": str(last.epoch)})
         seen = self.epochs_run * len(self._data().train)
         return replace(
             row,
@@ -371,6 +373,13 @@ class Trial:
             images_per_second=seen / self.train_seconds,
             peak_memory=max(epoch.peak_memory for epoch in self.history),
         )
+
+    @property
+    def _selected(self) -> Epoch:
+        """The epoch whose weights are tested and saved when the trial is complete."""
+        if self._recipe.select == "last":
+            return self.history[-1]
+        return min(self.history, key=lambda epoch: epoch.val_top1_error)
 
     def _end(self, row: Row) -> Row:
         self._row = row

@@ -217,6 +217,7 @@ def test_the_best_epoch_is_tested_and_saved_where_the_recipe_selects_it(tmp_path
     errors = [epoch["val_top1_error"] for epoch in epochs]
     best = errors.index(min(errors))
     assert best < EPOCHS - 1
+    assert row["environment"]["selected_epoch"] == str(best + 1)
     names = sorted(os.listdir(tmp_path / "best" / "checkpoints"))
     assert names == [f"t1.epoch-{i + 1:03d}.safetensors" for i in range(EPOCHS)]
     saved = checkpoint.load(tmp_path / "best" / "checkpoints" / names[best])

@@ -22,7 +22,7 @@ from pyconv_search.study.plan import candidates, trial_spec
 from pyconv_search.study.study import load_study
 
 ROOT = Path(__file__).parents[1]
-CLOCK = ("seconds", "train_seconds", "images_per_second", "started", "finished", "resumed")
+CLOCK = ("seconds", "train_seconds", "images_per_second", "peak_memory", "started", "finished", "resumed")
 
 
 def command(study: Path, folder: Path) -> list[str]:

@@ -29,7 +29,7 @@ from pyconv_search.results.row import row_from_dict
 from pyconv_search.results.row import to_dict as record_to_dict
 from pyconv_search.search.outcome import failed_row
 from pyconv_search.search.retry import Retry
-from pyconv_search.search.trial import Trial, run_trial
+from pyconv_search.search.trial import plan_of, run_trial
 from pyconv_search.study import recipe as recipes
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.plan import candidates, trial_spec
@@ -113,12 +113,13 @@ def test_the_smallest_limit_is_what_there_is():
 def test_a_trial_in_parts_is_another_training_of_the_same_name(tmp_path: Path):
     plain = spec(tmp_path)
     parts = Retry(accumulate=4).applied(plain, "oom")
-    assert Trial(parts)._plan() != Trial(plain)._plan()
+    rest = ("cpu", "fp32"), (97, 33)
+    assert plan_of(parts, *rest) != plan_of(plain, *rest)
     assert (parts["trial"], parts["recipe"]["accumulate"], plain["recipe"]["accumulate"]) == ("t1", 4, 1)
     assert Retry(accumulate=4).applied(plain, "lost") == plain
     alone = Retry(alone=True).applied(plain, "lost")
     assert alone["alone"]
-    assert Trial(alone)._plan() == Trial(plain)._plan()
+    assert plan_of(alone, *rest) == plan_of(plain, *rest)
 
 
 def test_parts_that_no_batch_has_are_told(toy: Callable[..., Study]):

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from pyconv_search.errors import UserError
+from pyconv_search.study.plan import candidates
 from pyconv_search.study.study import Study
 from pyconv_search.training import estimate
 from pyconv_search.training.rates import rates
@@ -16,6 +17,16 @@ from pyconv_search.training.rates import rates
 # For all networks together; measuring is given up after LIMIT.
 SECONDS = 4.0
 LIMIT = 30.0
+# Multiply-adds of a training of a minute or so on one core, for which measuring would take a good part of the time.
+LEAST = 2e12
+
+
+def worth(study: Study) -> bool:
+    """Whether a study is large enough to be measured beforehand, by the multiply-adds of its training."""
+    rows = candidates(study)
+    return (
+        not rows or 3 * study.data.train * len(study.seeds) * sum(r.cost.macs * r.recipe.epochs for r in rows) > LEAST
+    )
 
 
 def planned(study: Study, room: int, ending: Callable[[], bool]) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ def run(
             )
         else:
             with connected(address), _signals(bridge):
-                if trial is Trial and not is_planned(found, values["planned"]):
+                if trial is Trial and not is_planned(found, values["planned"]) and planning.worth(study):
                     _plan(study, journal, bridge, console)
                 with Progress(work, values["planned"], console):
                     if study.resources.together != 1:

@@ -16,6 +16,7 @@ from pyconv_search.results import store
 from pyconv_search.search import planning, runner
 from pyconv_search.search.connection import connected
 from pyconv_search.search.runner import run
+from pyconv_search.study.plan import candidates
 from pyconv_search.study.study import Study, load_study
 
 Toy = Callable[..., Study]
@@ -29,6 +30,7 @@ def test_planned_and_spent_are_in_the_journal_once(
     tiny_study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "SECONDS", 0.5)
+    monkeypatch.setattr(planning, "LEAST", 0)
     monkeypatch.setattr(planning, "LIMIT", 300.0)
     recipe, rows = {"epochs": 1, "batch": 128, "precision": "fp32"}, [{"levels": [1, 1, 1]}]
     study, out = load_study(tiny_study(recipe=recipe, search={"rows": rows})), tmp_path / "run"
@@ -59,12 +61,22 @@ def test_a_run_goes_on_where_nothing_can_be_measured_and_asks_nothing_once_all_h
 
     fake, out, said = pretend(), tmp_path / "run", StringIO()
     monkeypatch.setattr(planning, "planned", refuse)
+    monkeypatch.setattr(planning, "LEAST", 0)
     monkeypatch.setattr(runner, "Trial", fake)
     assert run(toy(seeds=1), out, console=Console(file=said, width=200), trial=fake).complete == 3
     assert said.getvalue().startswith("not estimated: no abacus for True rooms\n")
     assert (named(out, "planned"), len(named(out, "spent"))) == ([], 1)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("nothing was left to run"))
     assert run(toy(seeds=1), out, trial=fake).complete == 3
+
+
+def test_what_takes_no_longer_than_measuring_is_not_measured(toy: Toy) -> None:
+    small = toy(seeds=1, recipe={"epochs": 1})
+    macs = 3 * small.data.train * sum(row.cost.macs for row in candidates(small))
+    enough = int(planning.LEAST / macs) + 1
+    assert enough > 1
+    assert not planning.worth(small)
+    assert planning.worth(toy(seeds=1, recipe={"epochs": enough}))
 
 
 def test_an_error_of_the_worker_is_told_and_waiting_has_an_end(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

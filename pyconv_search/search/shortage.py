@@ -7,27 +7,22 @@ from typing import Any
 import torch
 
 from pyconv_search.arch.canonical import from_dict
-from pyconv_search.arch.cost import cost
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import memory
-from pyconv_search.training.device import precision
 
 
 def shortage(spec: dict[str, Any], device: torch.device) -> str:
     """What a process had, what there is, and what the trial takes by closed form, in one line.
 
-    The closed form (:meth:`pyconv_search.arch.cost.Cost.training_bytes`) counts the activations of the images that are
-    computed at once; convolutions' own buffers come on top of it.
+    The closed form (:func:`pyconv_search.training.memory.least`) is of the images that are computed at once.
     """
     recipe = recipes.from_dict(spec["recipe"])
-    price = cost(from_dict(spec["architecture"]))
     images = -(-recipe.batch // (spec.get("workers", 1) * recipe.accumulate))
-    activations = price.training_bytes(images, 4 if precision(recipe, device) == "fp32" else 2)
-    copies = 4 if recipe.ema else 3
+    activations, network = memory.least(from_dict(spec["architecture"]), recipe, device, images)
     return (
         f"the process had {_size(memory.peak(device))} at most, of {_size(memory.total(device))} that there are; "
         f"by closed form the activations of {images} images take {_size(activations)}, and weights, gradients"
-        f"{', momentum and averages' if recipe.ema else ' and momentum'} {_size(price.weight_bytes() * copies)}"
+        f"{', momentum and averages' if recipe.ema else ' and momentum'} {_size(network)}"
     )
 
 

@@ -176,7 +176,8 @@ def _advance(members: Sequence[Trial], stack: Stack) -> list[Epoch | Diverged]:
         if time.perf_counter() - counted > 60 * first.spec["checkpoints"]["minutes"]:
             count()
             for member, tally in zip(members, tallies, strict=True):
-                member.save((step, tally.plain()))
+                if stacked.diverged(member.learner, tally) is None:
+                    member.save((step, tally.plain()))
 
     for member in members:
         member.together = max(member.together, len(members))

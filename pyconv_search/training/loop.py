@@ -22,6 +22,8 @@ from pyconv_search.training.schedule import learning_rate, resolution
 from pyconv_search.training.source import Source, View
 from pyconv_search.training.tally import Diverged, Scores, Tally
 
+# Images at once in an evaluation.
+EVALUATED = 512
 # Steps between two looks at the loss on a GPU, which has to catch up for a look.
 _CHECK = 16
 # A loss scaled by less is one whose gradients were infinite 30 times more often than not, from 2¹⁶ on.
@@ -109,7 +111,7 @@ def looked_at(device: torch.device, step: int) -> bool:
 
 
 @torch.no_grad()
-def evaluate(learner: Learner, source: Source, view: View, batch: int = 512) -> Scores:
+def evaluate(learner: Learner, source: Source, view: View, batch: int = EVALUATED) -> Scores:
     """The scores of every example of a split, each counted once whatever ``batch`` is, by the evaluated model.
 
     Where an example has several views (mirrored, or clips and crops of a video) their probabilities are averaged.

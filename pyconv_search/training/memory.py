@@ -9,6 +9,11 @@ from pathlib import Path
 
 import torch
 
+from pyconv_search.arch.cost import cost
+from pyconv_search.arch.spec import Architecture
+from pyconv_search.study.recipe import Recipe
+from pyconv_search.training.device import precision
+
 _SELF = Path("/proc/self")
 # The limit of a container (Linux, control groups version 2 and 1).
 _CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -76,6 +81,17 @@ def _control_group() -> int | None:
     except (OSError, StopIteration):
         return None
     return None if limit == "max" else int(limit) - int(used) + int(files)
+
+
+def least(arch: Architecture, recipe: Recipe, device: torch.device, images: int) -> tuple[int, int]:
+    """Bytes that training takes at least, by closed form: for ``images`` computed at once, and for the network itself.
+
+    The first are what is kept for the backward pass (:meth:`pyconv_search.arch.cost.Cost.training_bytes`), without
+    convolutions' own buffers; the second weights, gradients, momentum and, where the recipe averages, averages.
+    """
+    price, copies = cost(arch), 4 if recipe.ema else 3
+    activations = price.training_bytes(images, 4 if precision(recipe, device) == "fp32" else 2)
+    return activations, price.weight_bytes() * copies
 
 
 def total(device: torch.device) -> int:

@@ -23,13 +23,11 @@ from pyconv_search.errors import UserError
 from pyconv_search.ops.roofline import processor
 from pyconv_search.ops.timing import clock_of
 from pyconv_search.study import recipe as recipes
-from pyconv_search.training import allocator, memory
+from pyconv_search.training import allocator, loop, memory
 from pyconv_search.training.device import find_device
 from pyconv_search.training.learner import Learner
 from pyconv_search.training.speed import Case, call, needed, random_source, ready
 
-# Images at once in an evaluation, as the loop has it.
-EVALUATED = 512
 _FIRST, _FIRST_LARGE, _LARGE = 8, 2, 10**9
 
 
@@ -56,7 +54,7 @@ def rates(specs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
         learner, share = ready(case), seconds / len(specs)
         whole, workers = recipes.from_dict(spec["recipe"]), spec.get("workers", 1)
         training = _rate("training", case, learner, whole.batch // whole.accumulate // workers, 0.75 * share)
-        evaluation = _rate("forward", case, learner, EVALUATED, 0.25 * share)
+        evaluation = _rate("forward", case, learner, loop.EVALUATED, 0.25 * share)
         found.append({"training": workers * training, "evaluation": workers * evaluation})
     device = find_device(specs[0]["device"])
     return {"device": processor(device), "gpus": torch.cuda.device_count(), "rates": found}

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.models import build
@@ -21,7 +20,7 @@ from pyconv_search.ops.timing import Clock, Spread, Times, clock_of, interleaved
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training import loop, memory
 from pyconv_search.training.augment import normalise
-from pyconv_search.training.device import precision, settle
+from pyconv_search.training.device import settle
 from pyconv_search.training.learner import Learner, make_learner
 from pyconv_search.training.source import Images, Source, View
 
@@ -206,13 +205,8 @@ def _speed(mode: str, what: str, case: Case, times: Times, peak: int) -> Speed:
 
 
 def needed(case: Case, batch: int) -> int:
-    """Bytes that a training step takes at least: the closed form of what is kept for the backward pass.
-
-    With the weights, their gradients and momenta, without buffers inside operators.
-    """
-    found = cost(case.architecture)
-    itemsize = 4 if precision(case.recipe, case.device) == "fp32" else 2
-    return found.training_bytes(-(-batch // case.recipe.accumulate), itemsize) + 3 * found.weight_bytes()
+    """Bytes that a training step takes at least (:func:`pyconv_search.training.memory.least`)."""
+    return sum(memory.least(case.architecture, case.recipe, case.device, -(-batch // case.recipe.accumulate)))
 
 
 def check_memory(case: Case) -> None:

@@ -18,8 +18,10 @@ from torch.nn import functional
 from pyconv_search.training.augment import normalise
 from pyconv_search.training.learner import Learner
 from pyconv_search.training.loop import (
+    EVALUATED,
     Batch,
     answers,
+    check,
     combined,
     laid_out,
     looked_at,
@@ -134,15 +136,16 @@ def train(
             batch.augment(view, step)
         _step(stack, batches, tallies)
         if looked_at(device, step):
-            lost |= {i: error for i, tally in enumerate(tallies) if i not in lost and (error := _error(tally))}
+            found = [diverged(learner, tally) for learner, tally in zip(learners, tallies, strict=True)]
+            lost |= {i: error for i, error in enumerate(found) if i not in lost and error is not None}
         if len(lost) == len(learners):
             break
         if watch is not None:
             watch(step + 1, tallies)
-    return _results(tallies)
+    return _results(learners, tallies)
 
 
-def evaluate(stack: Stack, source: Source, view: View, batch: int = 512) -> list[Scores | Diverged]:
+def evaluate(stack: Stack, source: Source, view: View, batch: int = EVALUATED) -> list[Scores | Diverged]:
     """As :func:`pyconv_search.training.loop.evaluate` for every member, on the same images."""
     first = stack.learners[0]
     tallies = [Tally(first.device) for _ in stack.learners]
@@ -151,7 +154,7 @@ def evaluate(stack: Stack, source: Source, view: View, batch: int = 512) -> list
             for i, tally in enumerate(tallies):
                 found = combined([each[i] for each in logits], source.views)
                 tally.add(found, labels, functional.cross_entropy(found, labels, reduction="sum"))
-    return _results(tallies)
+    return _results(stack.learners, tallies)
 
 
 def _step(stack: Stack, batches: Sequence[Batch], tallies: Sequence[Tally]) -> None:
@@ -173,16 +176,18 @@ def _step(stack: Stack, batches: Sequence[Batch], tallies: Sequence[Tally]) -> N
     stack.update()
 
 
-def _error(tally: Tally) -> Diverged | None:
+def diverged(learner: Learner, tally: Tally) -> Diverged | None:
+    """What :func:`pyconv_search.training.loop.check` raises of a member, if it does."""
     try:
-        tally.check()
+        check(learner, tally)
     except Diverged as error:
         return error
     return None
 
 
-def _results(tallies: Sequence[Tally]) -> list[Scores | Diverged]:
-    return [_error(tally) or tally.scores() for tally in tallies]
+def _results(learners: Sequence[Learner], tallies: Sequence[Tally]) -> list[Scores | Diverged]:
+    pairs = zip(learners, tallies, strict=True)
+    return [diverged(learner, tally) or tally.scores() for learner, tally in pairs]
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -46,27 +46,7 @@ class _Rules(TorchFunctionMode):
             return _batch_norm(*args, **named)
         if func in _CAST and (dtype := autocast_dtype(args[0])) is not None:
             args = tuple(arg.to(dtype) if isinstance(arg, Tensor) else arg for arg in args)
-        if func is functional.conv2d and _breaks(*args, **named):
-            args = (args[0].contiguous(), args[1].contiguous(), *args[2:])
         return func(*args, **named)
-
-
-def _breaks(
-    input: Tensor,
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    """Whether the gradient of the weight would be NaN with channels last.
-
-    So it is on CPUs for grouped convolutions of 16 bits that are dilated, of less than 16 channels a group (oneDNN of
-    PyTorch 2.13; ``nn.Conv2d`` too), and the members of a stack are groups.
-    """
-    dilated = any(d > 1 for d in (dilation if isinstance(dilation, Sequence) else (dilation,)))
-    return input.device.type == "cpu" and input.dtype == torch.bfloat16 and dilated
 
 
 def _batch_norm(

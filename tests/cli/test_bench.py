@@ -122,7 +122,14 @@ def test_the_process_starts_anew_with_freed_memory_kept_and_an_interrupt_ends_in
     environment = {name: value for name, value in os.environ.items() if name not in allocator.VARIABLES}
     words = [sys.executable, "-m", "pyconv_search", "bench", "ops", "--json", *map(str, SMALL)]
     process = subprocess.Popen(
-        words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        words,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # In the background of a shell interrupts are ignored, and whoever is started there inherits it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "1/32 psconv-64 forward\n"

@@ -1,0 +1,45 @@
+"""How many cores of the processor this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on: its affinity, and the quota of its container (Linux), at least 1.
+
+    A quota of 2.5 cores counts as 2: a third thread would wait half of its time.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for group in _groups() if (quota := _quota(group)) is not None]
+    return max(1, min([affinity, *(int(quota) for quota in quotas)]))
+
+
+def _groups() -> list[Path]:
+    """The control group of this process and those around it, where the kernel shows them."""
+    try:
+        lines = _OWN.read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")), "")
+    inner = _GROUPS / own
+    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(_GROUPS)), _GROUPS / "cpu"]
+
+
+def _quota(group: Path) -> float | None:
+    """Cores by control groups of version 2, else of version 1; None where there is no limit."""
+    try:
+        limit, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return None
+    try:
+        return int(limit) / int(period) if limit != "max" and int(limit) > 0 else None
+    except (ValueError, ZeroDivisionError):
+        return None

@@ -49,16 +49,6 @@ def tiny_study(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def pytest_addoption(parser):
-    parser.addoption("--witnesses", type=int, default=8, help="random networks to build, of every shipped space")
-
-
-@pytest.fixture
-def witnesses(request):
-    """How many random networks of every shipped space are built and counted."""
-    return request.config.getoption("--witnesses")
-
-
 def draw_operation(seed: int, most: int = 6) -> Operation:
     """A random convolution of one to four levels; ``most`` bounds how many channels its groups have.
 

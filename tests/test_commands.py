@@ -37,8 +37,7 @@ LITTLE = {
 }
 # What stands for a name or a file in print, by the first words of the command that has it.
 STANDS_FOR = {
-    "pyconv-search bench train": {"NAME": "resnet-20"},
-    "pyconv-search cost": {"NAME": "resnet-20", "FILE": "one.json"},
+    "pyconv-search bench train": {"NAME": "resnet-50"},
     "pyconv-search data": {"NAME": "fashion-mnist-small", "…": "imagenet"},
     "pyconv-search": {
         "STUDY": "study.yaml",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -31,7 +30,7 @@ class Progress:
         self.work, self.planned, self.console = work, planned, console
         self._begun = time.monotonic()
         self._spoke = self._begun
-        self._told = {row.trial for row in work.ended}
+        self._told = len(work.ended)
         self._before = self._effort_done()
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=2, transient=False)
 
@@ -51,8 +50,8 @@ class Progress:
     def _changed(self) -> None:
         if self.console.is_terminal:
             return
-        for row in [row for row in self.work.ended if row.trial not in self._told]:
-            self._told.add(row.trial)
+        fresh, self._told = self.work.ended[self._told :], len(self.work.ended)
+        for row in fresh:
             self._say(f"{row_text(row)}; {self.summary()}")
         if time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say(self.summary())
@@ -63,11 +62,9 @@ class Progress:
 
     def summary(self) -> str:
         """Trials done, running and failed, the best so far, and the time left, in one line."""
-        ended = self.work.ended
-        counts = Counter(row.status for row in ended)
-        parts = [f"{len(ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
+        counts, best = self.work.totals.statuses, self.work.totals.best
+        parts = [f"{len(self.work.ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
         parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
-        best = best_so_far(ended)
         parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
         left = self.seconds_left()
         return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
@@ -80,17 +77,14 @@ class Progress:
         return self._effort_left() * elapsed / done
 
     def _effort_done(self) -> float:
-        ended = sum(row.macs * row.epochs for row in self.work.ended)
-        return ended + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
+        return self.work.totals.done + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
 
     def _effort_left(self) -> float:
-        running = [trial.macs * (trial.planned - trial.epochs) for trial in list(self.work.running.values())]
-        queued = [row.cost.macs * row.recipe.epochs for row in self.work.queued]
-        usual = self.work.study.recipe.epochs
-        known = [row.macs * row.recipe.get("epochs", usual) for row in self.work.ended]
-        known += [trial.macs * trial.planned for trial in list(self.work.running.values())]
-        unknown = max(self.planned - len(self.work.ended) - len(running) - len(queued), 0)
-        return sum(running) + sum(queued) + unknown * (sum(known) / len(known) if known else 0.0)
+        running, totals = list(self.work.running.values()), self.work.totals
+        left = totals.queued + sum(trial.macs * (trial.planned - trial.epochs) for trial in running)
+        known, whole = len(self.work.ended) + len(running), totals.whole + sum(t.macs * t.planned for t in running)
+        unknown = max(self.planned - known - self.work.waiting, 0)
+        return left + unknown * (whole / known if known else 0.0)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -115,12 +109,6 @@ def row_text(row: Row) -> str:
         )
     error = f"validation top-1 error {row.val_top1_error:.2f} %" if row.val_top1_error is not None else ""
     return f"{what} {row.status if row.status == 'complete' else f'stopped@{row.epochs}'}: {error}"
-
-
-def best_so_far(rows: list[Row]) -> Row | None:
-    """The complete trial with the lowest validation top-1 error."""
-    complete = [row for row in rows if row.status == "complete" and row.val_top1_error is not None]
-    return min(complete, key=lambda row: row.val_top1_error or 0.0, default=None)
 
 
 def duration(seconds: float) -> str:

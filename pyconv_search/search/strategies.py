@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import optuna
-from optuna.distributions import IntDistribution
-from optuna.trial import TrialState
+from typing import TypeGuard
 
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.search.ledger import CurveOf, Ledger, config_of, decode, distribution, encode, identity
-from pyconv_search.space.domains import Domain
+from pyconv_search.search.history import History
+from pyconv_search.search.ledger import CurveOf, Ledger, decode
 from pyconv_search.space.sampling import draw
-from pyconv_search.space.space import Assignment
 from pyconv_search.study.plan import Candidate, candidate, candidates
 from pyconv_search.study.study import Study
 
@@ -54,40 +47,40 @@ class Listed(Strategy):
 
     def __init__(self, study: Study, ledger: Ledger) -> None:
         super().__init__(study, ledger)
-        self._left = candidates(study)
+        self._known = self._left = candidates(study)
 
     def propose(self) -> list[Candidate]:
         proposed, self._left = self._left, []
         return proposed
 
+    def settle(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
+        self._ledger.agree(rows, curve_of, self._known)
+
 
 class Tpe(Strategy):
     """Tree-structured Parzen estimator (Bergstra et al. 2011) of Optuna, told the truth.
 
-    Networks that break a constraint, and repetitions of one that was proposed before, cost nothing: Optuna is told so
-    at once and asked again; after PATIENCE refusals in a row seeded random draws take the turn, as they do for the
-    first ``startup`` networks. What is proposed is a function of the search's seed and the recorded history, so that an
-    interrupted search goes on as it would have.
+    Networks that break a constraint, and repetitions of one that was proposed before, are refused and leave no trace:
+    what a network costs is known exactly and need not be learned. Optuna is asked again at once; after PATIENCE
+    refusals in a row seeded random draws take the turn, as they do for the first ``startup`` networks. What is proposed
+    is a function of the search's seed and the recorded history, so that an interrupted search goes on as it would have.
     """
 
     def __init__(self, study: Study, ledger: Ledger) -> None:
         super().__init__(study, ledger)
-        self._seen: set[str] = set()
+        self._seen = History(study)
         self._resumed: list[Candidate] = []
         self._drawn = 0
         self._reopen()
 
     def _reopen(self) -> None:
         """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
-        for trial in self._ledger.optuna.get_trials(deepcopy=False):
-            if trial.state == TrialState.RUNNING and config_of(trial) is None:
-                self._ledger.optuna.tell(trial.number, state=TrialState.FAIL)
         domains = {p.name: p.domain for p in self._study.space.parameters}
         for trial in self._ledger.trials():
             values = {name: decode(domains[name], trial.params[name]) for name in domains if name in trial.params}
             row = candidate(self._study, values)
             if self._is_new(row):
-                self._seen.add(row.config)
+                self._seen.add(row.config, trial)
                 self._resumed.append(row)
 
     def propose(self) -> list[Candidate]:
@@ -96,13 +89,16 @@ class Tpe(Strategy):
             return proposed
         if len(self._seen) >= self._study.search.trials:
             return []
-        for _ in range(PATIENCE if len(self._seen) >= self._study.search.startup else 0):
-            trial, row = self._ask()
-            if self._is_new(row):
-                return [self._opened(trial, row)]
-            trial.set_user_attr("refused", "infeasible" if row is None else "repeated")
-            self._ledger.optuna.tell(trial, state=TrialState.PRUNED if row is None else TrialState.FAIL)
+        if len(self._seen) >= self._study.search.startup:
+            for values in self._seen.proposals(PATIENCE):
+                row = candidate(self._study, values)
+                if self._is_new(row):
+                    return [self._accepted(row)]
         return self._draw()
+
+    def observe(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
+        super().observe(row, rows, curve)
+        self._seen.tell(row.config, rows, self._ledger.steps(curve))
 
     def _is_new(self, row: Candidate | None) -> TypeGuard[Candidate]:
         return row is not None and row.config not in self._seen
@@ -111,13 +107,10 @@ class Tpe(Strategy):
         """The next network of the seeded random stream that was not proposed before; none if there seems to be none."""
         study = self._study
         for _ in range(MOST_DRAWN):
-            values = draw(study.space, study.search.seed, self._drawn)
+            row = candidate(study, draw(study.space, study.search.seed, self._drawn))
             self._drawn += 1
-            if self._is_new(candidate(study, values)):
-                self._ledger.optuna.enqueue_trial(encode(study, values))
-                trial, row = self._ask()
-                if self._is_new(row):
-                    return [self._opened(trial, row)]
+            if self._is_new(row):
+                return [self._accepted(row)]
         self.shortfall = (
             f"{study.space.document.file}: found {len(self._seen)} of {study.search.trials} different networks and no "
             f"further one in {MOST_DRAWN:,} draws; the space holds {study.space.size:,} assignments before its "
@@ -125,41 +118,9 @@ class Tpe(Strategy):
         )
         return []
 
-    def _opened(self, trial: optuna.trial.Trial, row: Candidate) -> Candidate:
-        for key, value in identity(row).items():
-            trial.set_user_attr(key, value)
-        self._seen.add(row.config)
+    def _accepted(self, row: Candidate) -> Candidate:
+        self._seen.add(row.config, self._ledger.add(row))
         return row
-
-    def _ask(self) -> tuple[optuna.trial.Trial, Candidate | None]:
-        study, optuna_study = self._study, self._ledger.optuna
-        optuna_study.sampler = _sampler(study, len(optuna_study.get_trials(deepcopy=False)))
-        trial = optuna_study.ask()
-        values: Assignment = {}
-        for parameter in study.space.parameters:
-            if parameter.active(values):
-                values[parameter.name] = _suggested(trial, parameter.name, parameter.domain)
-        return trial, candidate(study, values)
-
-
-def _sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
-    digest = hashlib.sha256(f"{study.search.seed}/tpe/{number}".encode()).digest()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            n_startup_trials=study.search.startup,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            seed=int.from_bytes(digest[:4]),
-        )
-
-
-def _suggested(trial: optuna.trial.Trial, name: str, domain: Domain) -> Any:
-    form = distribution(domain)
-    if isinstance(form, IntDistribution):
-        return decode(domain, trial.suggest_int(name, form.low, form.high, step=form.step))
-    return decode(domain, trial.suggest_categorical(name, form.choices))  # type: ignore[attr-defined]
 
 
 STRATEGIES: dict[str, type[Listed] | type[Tpe]] = {"rows": Listed, "grid": Listed, "random": Listed, "tpe": Tpe}
@@ -170,5 +131,5 @@ def make_strategy(
 ) -> Strategy:
     """The strategy that the study names, going on where an earlier run in ``folder`` stopped with ``rows``."""
     ledger = Ledger(study, folder)
-    ledger.agree(rows, curve_of)
+    ledger.agree(rows, curve_of, candidates(study))
     return STRATEGIES[study.search.kind](study, ledger)

@@ -6,9 +6,9 @@ journal, keyed by what a trial is. So a finished trial never runs again, whichev
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyconv_search.results.row import Epoch, Row
@@ -33,11 +33,36 @@ class Running:
         return int(self.spec["recipe"]["epochs"])
 
 
+@dataclass(slots=True)
+class Totals:
+    """Sums over the trials of a study, kept up as trials are queued, started and ended, since they are shown at each.
+
+    ``done`` are the multiply-adds of ended trials times the epochs that they trained for, ``whole`` times those of
+    their recipes, ``queued`` the same of the waiting trials.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    best: Row | None = None
+    done: int = 0
+    whole: int = 0
+    queued: int = 0
+
+    def end(self, row: Row, usual: int) -> None:
+        """Count a row; ``usual``: the epochs of a recipe that does not say its own."""
+        self.statuses[row.status] += 1
+        self.done += row.macs * row.epochs
+        self.whole += row.macs * row.recipe.get("epochs", usual)
+        if row.status == "complete" and row.val_top1_error is not None:
+            if self.best is None or row.val_top1_error < (self.best.val_top1_error or 0.0):
+                self.best = row
+
+
 class Work:
     """The trials of one run: hand out with :meth:`next`, hand back with :meth:`epoch` and :meth:`end`.
 
     ``retry_failed`` runs the trials that failed before once more, as they were or in the way that it says.
-    ``on_change`` is called after every change.
+    ``on_change`` is called after every change. ``ended`` are the rows of the trials that belong to the study as it is
+    now; the journal may hold others.
     """
 
     def __init__(
@@ -49,7 +74,9 @@ class Work:
         self.rows = {row.trial: row for row in store.rows if row.trial not in self._failed}
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None
-        self._queue: deque[tuple[str, Candidate, int]] = deque()
+        self.ended: list[Row] = []
+        self.totals = Totals()
+        self._queue: OrderedDict[str, tuple[Candidate, int]] = OrderedDict()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
         self._apart = set(self._failed)  # Tried again, each in its own way.
         self._curves: dict[str, dict[int, Epoch]] = {}
@@ -60,7 +87,8 @@ class Work:
         """The next trial as plain JSON values; None when there is nothing left to start."""
         if not self.more():
             return None
-        trial, row, seed = self._queue.popleft()
+        trial, (row, seed) = self._queue.popitem(last=False)
+        self.totals.queued -= _effort(row)
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
         if trial in self._failed:
             spec = self._retry.applied(spec, self._failed[trial])
@@ -75,12 +103,12 @@ class Work:
         """
         if not self.more():
             return []
-        first = self._queue[0]
-        own = [entry for entry in self._queue if entry[1] is first[1] and entry[0] not in self._apart]
-        chosen = own[: max(most(first[1]), 1)] if first in own else [first]
-        for entry in reversed(chosen):
-            self._queue.remove(entry)
-            self._queue.appendleft(entry)
+        first = next(iter(self._queue))
+        row, siblings = self._trials[first]
+        own = [trial for trial in siblings if trial in self._queue and trial not in self._apart]
+        chosen = own[: max(most(row), 1)] if first in own else [first]
+        for trial in reversed(chosen):
+            self._queue.move_to_end(trial, last=False)
         return [spec for _ in chosen if (spec := self.next()) is not None]
 
     def put_back(self, specs: Sequence[dict[str, Any]]) -> None:
@@ -88,7 +116,7 @@ class Work:
         for spec in specs:
             if self.running.pop(spec["trial"], None) is not None:
                 self._apart.add(spec["trial"])
-                self._queue.append((spec["trial"], self._trials[spec["trial"]][0], spec["seed"]))
+                self._wait(spec["trial"], self._trials[spec["trial"]][0], spec["seed"])
         self.on_change()
 
     def more(self) -> bool:
@@ -100,15 +128,29 @@ class Work:
 
     def _refill(self) -> bool:
         """Ask the strategy for more; every network gets its first seed before any gets its second."""
-        proposed = self._strategy.propose()
-        for row in proposed:
-            trials = [trial_id(self.study, row, seed) for seed in self.study.seeds]
-            self._trials.update(dict.fromkeys(trials, (row, trials)))
+        proposed = [
+            (row, [trial_id(self.study, row, seed) for seed in self.study.seeds]) for row in self._strategy.propose()
+        ]
+        for row, trials in proposed:
+            for trial in trials:
+                if trial in self.rows and trial not in self._trials:
+                    self._count(self.rows[trial])
+                self._trials[trial] = (row, trials)
             self._observe(trials[0])
-        for seed in self.study.seeds:
-            numbered = ((trial_id(self.study, row, seed), row, seed) for row in proposed)
-            self._queue.extend(entry for entry in numbered if entry[0] not in self.rows)
+        for i, seed in enumerate(self.study.seeds):
+            for row, trials in proposed:
+                if trials[i] not in self.rows:
+                    self._wait(trials[i], row, seed)
         return bool(proposed)
+
+    def _wait(self, trial: str, row: Candidate, seed: int) -> None:
+        if trial not in self._queue:
+            self._queue[trial] = (row, seed)
+            self.totals.queued += _effort(row)
+
+    def _count(self, row: Row) -> None:
+        self.ended.append(row)
+        self.totals.end(row, self.study.recipe.epochs)
 
     def epoch(self, epoch: Epoch) -> None:
         """Note one epoch of a running trial; one that is already in the journal is not written again."""
@@ -126,6 +168,7 @@ class Work:
             return
         self._journal.append_row(row)
         self.rows[row.trial] = row
+        self._count(row)
         self.running.pop(row.trial, None)
         self._observe(row.trial)
         self.on_change()
@@ -147,11 +190,15 @@ class Work:
         return [epoch for _, epoch in sorted(self._curves.get(trial, {}).items())]
 
     @property
-    def ended(self) -> list[Row]:
-        """The rows of the trials that belong to the study as it is now; the journal may hold others."""
-        return [row for trial, row in list(self.rows.items()) if trial in self._trials]
+    def waiting(self) -> int:
+        """How many trials wait."""
+        return len(self._queue)
 
     @property
     def queued(self) -> list[Candidate]:
         """The networks of the waiting trials, without those that an adaptive search has yet to propose."""
-        return [row for _, row, _ in list(self._queue)]
+        return [row for row, _ in list(self._queue.values())]
+
+
+def _effort(row: Candidate) -> int:
+    return row.cost.macs * row.recipe.epochs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pyconv_search.arch.canonical import to_dict as arch_to_dict
@@ -20,7 +21,7 @@ from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """One configuration of a study, that is an architecture and a recipe, to be trained once for each seed.
 
@@ -34,7 +35,7 @@ class Candidate:
     recipe: Recipe
     overrides: dict[str, Any]
 
-    @property
+    @cached_property
     def config(self) -> str:
         """What names the configuration within its study: the ``arch_id``, where the recipe is the study's."""
         return _config(self.architecture, self.overrides)

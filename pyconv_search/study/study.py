@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -340,18 +341,21 @@ def _rows(fields: Fields, space: Space | None) -> tuple[tuple[str, Assignment], 
         fields.problems.add(path, "must list at least one row, each a mapping of parameters to values")
         return ()
     rows: list[tuple[str, Assignment]] = []
+    names: set[str] = set()
+    known: dict[str, int] = {}
     for i, row in enumerate(listed):
         own = Fields(row, (*path, i), fields.problems)
         label = own.text("name", "")
-        if label and any(label == other for other, _ in rows):
+        if label and label in names:
             own.add("name", f"{label!r} is the name of two rows; a row is known by its name")
         given = {key: own.take(key) for key in own.names() if key != "name"}
         if space is None:
             continue
         before = len(fields.problems.found)
         values = space.complete(given, (*path, i), fields.problems)
-        if len(fields.problems.found) == before and any(values == other for _, other in rows):
-            first = next(j for j, (_, other) in enumerate(rows) if values == other)
+        names.add(label)
+        first = known.setdefault(json.dumps(values, sort_keys=True), i)
+        if len(fields.problems.found) == before and first != i:
             fields.problems.add((*path, i), f"is the same as rows[{first}]; more seeds repeat a row, see seeds")
         rows.append((label, values))
     return tuple(rows)

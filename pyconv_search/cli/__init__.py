@@ -209,6 +209,9 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Join the Ray cluster at HOST:PORT instead of this machine.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Join it even if it answers without a token, so is open to everybody.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run the trials that failed before once more.")
     ] = False,
@@ -223,13 +226,17 @@ def run(
     if (alone or accumulate) and not retry_failed:
         given = "--alone" if alone else f"--accumulate {accumulate}"
         raise UserError(f"{given}: says how failed trials are run once more; it goes with --retry-failed")
+    if insecure and address is None:
+        raise UserError("--insecure: says that a cluster may be joined as it is; it goes with --address")
     loaded = load_study(study)
     folder = out or Path("runs") / study.stem
     from pyconv_search.report.page import write_report
     from pyconv_search.search import runner
+    from pyconv_search.search.joining import Cluster
     from pyconv_search.search.retry import Retry
 
-    outcome = runner.run(loaded, folder, address, retry_failed and Retry(alone, accumulate or 0))
+    cluster = None if address is None else Cluster(address, insecure)
+    outcome = runner.run(loaded, folder, cluster, retry_failed and Retry(alone, accumulate or 0))
     _finish(outcome, write_report(folder))
 
 

@@ -15,9 +15,19 @@ import typer
 
 from pyconv_search import __version__
 from pyconv_search.cli import benches
-from pyconv_search.cli.options import AsJson, ChannelsLast, Device, Dtype, Network, print_out, read_network
+from pyconv_search.cli.options import (
+    AsJson,
+    ChannelsLast,
+    Device,
+    Dtype,
+    Network,
+    file_or_name,
+    print_out,
+    read_network,
+)
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
+from pyconv_search.files import expanded
 
 if TYPE_CHECKING:
     from pyconv_search.arch.plans.choice import Choice, Setting
@@ -37,10 +47,14 @@ app.add_typer(space_app, name="space")
 app.add_typer(data_app, name="data")
 app.add_typer(benches.app, name="bench")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
-Root = Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", parser=expanded, help="A space in YAML, such as spaces/pyconv_levels.yaml.")
+]
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY", parser=expanded, help="A study in YAML, such as studies/quickstart.yaml.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=expanded, help="The folder of a run.")]
+Root = Annotated[Path | None, typer.Option(metavar="PATH", parser=expanded, help="Folder or archive that holds it.")]
 Classes = Annotated[int | None, typer.Option(help="A subset of so many classes lies there.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
 
@@ -110,7 +124,9 @@ def space_sample(
 @app.command()
 def cost(
     network: Network,
-    draw: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the network into this file.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", parser=expanded, help="Draw the network into this file.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory and bytes.")] = 1,
     dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
     device: Annotated[Device, typer.Option(help="Where the plans are executed.")] = Device.cpu,
@@ -145,7 +161,8 @@ def cost(
 @app.command()
 def networks(
     network: Annotated[
-        str | None, typer.Argument(metavar="[FILE|NAME]", help="Draw this network's stages instead.")
+        str | None,
+        typer.Argument(metavar="[FILE|NAME]", parser=file_or_name, help="Draw this network's stages instead."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -204,7 +221,10 @@ def plan(
 def run(
     study: StudyFile,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default: runs/ and the study's file name.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=expanded, help="Folder of the run; default: runs/ and the study's file name."
+        ),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Join the Ray cluster at HOST:PORT instead of this machine.")
@@ -253,7 +273,10 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 @app.command()
 def report(
     folder: Folder,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=expanded, help="The HTML file; default: report.html in the folder."),
+    ] = None,
 ) -> None:
     """One self-contained HTML file of a run, finished or not."""
     from pyconv_search.report.page import write_report
@@ -293,7 +316,12 @@ def data_pack(
     root: Root = None,
     classes: Classes = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the pack; default: the data set's own with the suffix .pack.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=expanded,
+            help="Folder of the pack; default: the data set's own with the suffix .pack.",
+        ),
     ] = None,
     side: Annotated[int, typer.Option(min=8, max=8192, help="The shorter side of an image, in pixels, at most.")] = 256,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; default: one a core.")] = None,

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.results.files import last_whole_line
 from pyconv_search.results.lines import decode, encode, encode_record
 from pyconv_search.results.row import Epoch, Row
@@ -86,7 +87,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.path = self.folder / JOURNAL
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder")
@@ -159,7 +160,7 @@ def read(folder: Path | str) -> Store:
     UserError when the folder does not exist, is not that of a run, cannot be read, or when a whole line of the journal
     is not what was once written there (told as ``file:line``).
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     study = _study(folder / STUDY)

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.results import store
 from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.spent import is_planned, spent
@@ -80,7 +81,7 @@ def run(
         UserError: if the study, the data, the folder or the cluster cannot be used, or the disk is full. What is in the
             journal by then stays; the same command goes on.
     """
-    folder, command = Path(folder), folders.command_line()
+    folder, command = expanded(folder), folders.command_line()
     alone = isinstance(retry_failed, Retry) and retry_failed.alone
     if isinstance(retry_failed, Retry):
         retry_failed.check(study)

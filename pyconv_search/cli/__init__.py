@@ -261,13 +261,23 @@ def run(
 
 
 @app.command()
-def status(folder: Folder, as_json: AsJson = False) -> None:
-    """How a running or stopped study stands."""
-    from pyconv_search.cli import text
+def status(
+    folder: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run ends or Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds between two looks, with --watch.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """How a study stands: running, interrupted, killed or finished; the best so far, the time left, what is running."""
+    from pyconv_search.cli import standing as said
     from pyconv_search.results import store
 
+    if watch:
+        said.watch(folder, every, as_json)
+        return
     found = store.read(folder)
-    print_out(text.status_dict(found) if as_json else text.status_text(found))
+    print_out(said.status_dict(found) if as_json else said.status_text(found))
 
 
 @app.command()

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pyconv_search.fields import printable
-from pyconv_search.results.row import Row
+from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.standing import MEASURES, WORDS, best_so_far, duration, effort_left, value_text
 from pyconv_search.search.work import Work
 
 QUIET_SECONDS = 30.0
@@ -33,6 +34,7 @@ class Progress:
         self._spoke = self._begun
         self._told = {row.trial for row in work.ended}
         self._before = self._effort_done()
+        self._measure = work.study.measure
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=2, transient=False)
 
     def __enter__(self) -> Progress:
@@ -67,8 +69,8 @@ class Progress:
         counts = Counter(row.status for row in ended)
         parts = [f"{len(ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
         parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
-        best = best_so_far(ended)
-        parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
+        best = best_so_far(ended, self._measure)
+        parts += [f"best {self._value(best)} ({best.name})"] if best else []
         left = self.seconds_left()
         return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
 
@@ -84,21 +86,20 @@ class Progress:
         return ended + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
 
     def _effort_left(self) -> float:
-        running = [trial.macs * (trial.planned - trial.epochs) for trial in list(self.work.running.values())]
+        running = [(each.macs * each.planned, each.macs * each.epochs) for each in list(self.work.running.values())]
         queued = [row.cost.macs * row.recipe.epochs for row in self.work.queued]
-        usual = self.work.study.recipe.epochs
-        known = [row.macs * row.recipe.get("epochs", usual) for row in self.work.ended]
-        known += [trial.macs * trial.planned for trial in list(self.work.running.values())]
-        unknown = max(self.planned - len(self.work.ended) - len(running) - len(queued), 0)
-        return sum(running) + sum(queued) + unknown * (sum(known) / len(known) if known else 0.0)
+        return effort_left(self.planned, self.work.ended, running, queued, self.work.study.recipe.epochs)
+
+    def _value(self, record: Row | Epoch) -> str:
+        return value_text(getattr(record, MEASURES[self._measure]), self._measure)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("running", "seed", "epoch", "val. top-1 error"):
+        for heading in ("running", "seed", "epoch", WORDS[self._measure]):
             table.add_column(heading, no_wrap=True)
         for trial, state in list(self.work.running.items())[:MOST_SHOWN]:
             curve = self.work.curve(trial)
-            error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
+            error = self._value(curve[-1]) if curve else "–"
             table.add_row(
                 Text(printable(state.spec["name"])), str(state.spec["seed"]), f"{state.epochs}/{state.planned}", error
             )
@@ -115,16 +116,3 @@ def row_text(row: Row) -> str:
         )
     error = f"validation top-1 error {row.val_top1_error:.2f} %" if row.val_top1_error is not None else ""
     return f"{what} {row.status if row.status == 'complete' else f'stopped@{row.epochs}'}: {error}"
-
-
-def best_so_far(rows: list[Row]) -> Row | None:
-    """The complete trial with the lowest validation top-1 error."""
-    complete = [row for row in rows if row.status == "complete" and row.val_top1_error is not None]
-    return min(complete, key=lambda row: row.val_top1_error or 0.0, default=None)
-
-
-def duration(seconds: float) -> str:
-    """``1 h 05 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

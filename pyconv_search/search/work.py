@@ -64,7 +64,9 @@ class Work:
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
         if trial in self._failed:
             spec = self._retry.applied(spec, self._failed[trial])
-        self.running[trial] = Running(spec, row.cost.macs)
+        self.running[trial] = running = Running(spec, row.cost.macs)
+        names = {"network": row.name, "config": row.config, "seed": seed}
+        self._journal.append_begin(trial=trial, **names, macs=running.macs, epochs=running.planned)
         self.on_change()
         return spec
 

@@ -15,9 +15,19 @@ import typer
 
 from pyconv_search import __version__
 from pyconv_search.cli import benches
-from pyconv_search.cli.options import AsJson, ChannelsLast, Device, Dtype, Network, print_out, read_network
+from pyconv_search.cli.options import (
+    AsJson,
+    ChannelsLast,
+    Device,
+    Dtype,
+    Network,
+    file_or_name,
+    print_out,
+    read_network,
+)
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
+from pyconv_search.files import expanded
 
 if TYPE_CHECKING:
     from pyconv_search.arch.plans.choice import Choice, Setting
@@ -37,10 +47,14 @@ app.add_typer(space_app, name="space")
 app.add_typer(data_app, name="data")
 app.add_typer(benches.app, name="bench")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
-Root = Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", parser=expanded, help="A space in YAML, such as spaces/pyconv_levels.yaml.")
+]
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY", parser=expanded, help="A study in YAML, such as studies/quickstart.yaml.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=expanded, help="The folder of a run.")]
+Root = Annotated[Path | None, typer.Option(metavar="PATH", parser=expanded, help="Folder or archive that holds it.")]
 Classes = Annotated[int | None, typer.Option(help="A subset of so many classes lies there.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
 
@@ -110,7 +124,9 @@ def space_sample(
 @app.command()
 def cost(
     network: Network,
-    draw: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the network into this file.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", parser=expanded, help="Draw the network into this file.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory and bytes.")] = 1,
     dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
     device: Annotated[Device, typer.Option(help="Where the plans are executed.")] = Device.cpu,
@@ -145,7 +161,8 @@ def cost(
 @app.command()
 def networks(
     network: Annotated[
-        str | None, typer.Argument(metavar="[FILE|NAME]", help="Draw this network's stages instead.")
+        str | None,
+        typer.Argument(metavar="[FILE|NAME]", parser=file_or_name, help="Draw this network's stages instead."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -204,11 +221,17 @@ def plan(
 def run(
     study: StudyFile,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default: runs/ and the study's file name.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=expanded, help="Folder of the run; default: runs/ and the study's file name."
+        ),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Join the Ray cluster at HOST:PORT instead of this machine.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Join it even if it answers without a token, so is open to everybody.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run the trials that failed before once more.")
     ] = False,
@@ -223,30 +246,47 @@ def run(
     if (alone or accumulate) and not retry_failed:
         given = "--alone" if alone else f"--accumulate {accumulate}"
         raise UserError(f"{given}: says how failed trials are run once more; it goes with --retry-failed")
+    if insecure and address is None:
+        raise UserError("--insecure: says that a cluster may be joined as it is; it goes with --address")
     loaded = load_study(study)
     folder = out or Path("runs") / study.stem
     from pyconv_search.report.page import write_report
     from pyconv_search.search import runner
+    from pyconv_search.search.joining import Cluster
     from pyconv_search.search.retry import Retry
 
-    outcome = runner.run(loaded, folder, address, retry_failed and Retry(alone, accumulate or 0))
+    cluster = None if address is None else Cluster(address, insecure)
+    outcome = runner.run(loaded, folder, cluster, retry_failed and Retry(alone, accumulate or 0))
     _finish(outcome, write_report(folder))
 
 
 @app.command()
-def status(folder: Folder, as_json: AsJson = False) -> None:
-    """How a running or stopped study stands."""
-    from pyconv_search.cli import text
+def status(
+    folder: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run ends or Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds between two looks, with --watch.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """How a study stands: running, interrupted, killed or finished; the best so far, the time left, what is running."""
+    from pyconv_search.cli import standing as said
     from pyconv_search.results import store
 
+    if watch:
+        said.watch(folder, every, as_json)
+        return
     found = store.read(folder)
-    print_out(text.status_dict(found) if as_json else text.status_text(found))
+    print_out(said.status_dict(found) if as_json else said.status_text(found))
 
 
 @app.command()
 def report(
     folder: Folder,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=expanded, help="The HTML file; default: report.html in the folder."),
+    ] = None,
 ) -> None:
     """One self-contained HTML file of a run, finished or not."""
     from pyconv_search.report.page import write_report
@@ -286,7 +326,12 @@ def data_pack(
     root: Root = None,
     classes: Classes = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the pack; default: the data set's own with the suffix .pack.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=expanded,
+            help="Folder of the pack; default: the data set's own with the suffix .pack.",
+        ),
     ] = None,
     side: Annotated[int, typer.Option(min=8, max=8192, help="The shorter side of an image, in pixels, at most.")] = 256,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; default: one a core.")] = None,

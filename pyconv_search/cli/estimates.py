@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.report.words import count, hours, listed
 from pyconv_search.study.plan import Candidate
@@ -37,7 +37,7 @@ def found(study: Study, measure: bool, images_per_second: float | None) -> Found
     """The estimate of a study, measured in a process of its own unless a rate is given or measuring is not wanted."""
     if images_per_second is None and not measure:
         return Found()
-    rows, cpus = tuple(estimate.networks(study)), os.cpu_count() or 1
+    rows, cpus = tuple(estimate.networks(study)), usable_cores()
     if images_per_second is not None:
         gpu = study.resources.gpu
         room = estimate.parts(max(1, gpu), gpu) if gpu else estimate.room_on(study.resources, cpus, 0)

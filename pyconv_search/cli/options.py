@@ -11,15 +11,24 @@ import typer
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import printable
+from pyconv_search.files import expanded
 
 if TYPE_CHECKING:
     from pyconv_search.arch.spec import Architecture
     from pyconv_search.study.datasets import DataSetInfo
 
+
+def file_or_name(text: str) -> str:
+    """What may be the path of a file: with ``~`` expanded. Every path that a command takes has this parser or
+    :func:`pyconv_search.files.expanded` (tests/cli/test_paths.py)."""
+    return str(expanded(text)) if text.startswith("~") else text
+
+
 Network = Annotated[
     str,
     typer.Argument(
         metavar="FILE|NAME",
+        parser=file_or_name,
         help="A network's name (see `networks`), a space of one network, or a line of `space sample` as a .json file.",
     ),
 ]

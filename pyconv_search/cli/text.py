@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv_search.cli import estimates
 from pyconv_search.cli.columns import table
-from pyconv_search.report.hours import hours_of
-from pyconv_search.results import verdicts
-from pyconv_search.results.spent import planned, spent
-from pyconv_search.results.store import Store
 from pyconv_search.results.tables import compact
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text
@@ -175,48 +170,6 @@ def plan_text(study: Study, found: estimates.Found) -> str:
         lines += ["", table(rows, (1, 2, 4))]
     if len(plan["networks"]) > len(shown):
         lines.append(f"… and {len(plan['networks']) - len(shown):,} more (--json lists all)")
-    return "\n".join(lines)
-
-
-def status_dict(store: Store) -> dict[str, Any]:
-    """How a run stands, as plain values."""
-    store = store.current()
-    counts = Counter(row.status for row in store.rows)
-    ended = {row.trial for row in store.rows}
-    plan, taken = planned(store), spent(store)
-    under_way = {epoch.trial: epoch.epoch for epoch in store.epochs if epoch.trial not in ended}
-    return {
-        "study": store.study["name"],
-        "planned": store.study.get("planned"),
-        "ended": len(store.rows),
-        **{status: counts[status] for status in ("complete", "stopped", "failed")},
-        "under_way": under_way,
-        "last_event": store.state or "nothing",
-        "planned_device_seconds": plan and plan["device_seconds"],
-        "spent_device_seconds": taken.everything,
-        "spent_training_device_seconds": taken.training,
-        "device_unit": taken.unit,
-        "together": [verdict.told() for verdict in verdicts.read(store.folder).values()],
-    }
-
-
-def status_text(store: Store) -> str:
-    """How a run stands, for people."""
-    s, store = status_dict(store), store.current()
-    words = {"start": "running, or ended without a word (killed)", "interrupted": "interrupted", "finished": "finished"}
-    lines = [
-        f"{s['study']}: {words.get(s['last_event'], s['last_event'])}",
-        f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
-        f"{s['failed']} failed",
-    ]
-    lines += [f"{name} {said}" for name, said in hours_of(store).items()]
-    lines += [f"  seeds together? {verdict}" for verdict in verdicts.read(store.folder).values()]
-    lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
-    lines += [
-        f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"
-        for row in store.rows
-        if row.status == "failed"
-    ]
     return "\n".join(lines)
 
 

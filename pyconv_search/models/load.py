@@ -11,6 +11,7 @@ from torch import nn
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.errors import UserError
 from pyconv_search.fields import shown
+from pyconv_search.files import expanded
 from pyconv_search.models import build
 
 
@@ -23,7 +24,7 @@ def load_model(file: str | Path) -> nn.Module:
         UserError: if the file is missing, damaged, or not one of ours.
     """
     try:
-        with safe_open(str(file), "pt") as opened:
+        with safe_open(str(expanded(file)), "pt") as opened:
             metadata = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 – no mapping
     except (OSError, SafetensorError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, shown
+from pyconv_search.files import expanded
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
@@ -26,7 +27,7 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor
     """
     named = isinstance(source, (str, Path))
     name = str(source) if named else "the checkpoint"
-    values = _read(Path(str(source))) if named else source
+    values = _read(expanded(str(source))) if named else source
     if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
         values = values["state_dict"]
     if not isinstance(values, Mapping) or not values:

@@ -16,6 +16,9 @@ from typing import Any
 from pyconv_search.results.row import Epoch, Row, epoch_from_dict, row_from_dict, to_dict
 
 KINDS = ("row", "epoch", "event")
+BEGIN = "begin"
+# What the event that a trial begins holds, beside its time.
+BEGIN_KEYS = {"trial": str, "network": str, "config": str, "seed": int, "macs": int, "epochs": int}
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -54,6 +57,10 @@ def decode(line: bytes) -> Row | Epoch | dict[str, Any]:
     if kind == "event":
         if not isinstance(values.get("name"), str):
             raise ValueError("an event without a name")
+        if values["name"] == BEGIN:
+            for key, kind in BEGIN_KEYS.items():
+                if not isinstance(values.get(key), kind):
+                    raise ValueError(f"{key} must be {kind.__name__}, but got {values.get(key)!r}")
         return values
     record: type[Row] | type[Epoch] = Row if kind == "row" else Epoch
     checked = _checked(record, values)

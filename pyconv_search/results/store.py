@@ -15,13 +15,16 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from types import TracebackType
 from typing import Any, TypeVar
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.results.files import last_whole_line
-from pyconv_search.results.lines import decode, encode, encode_record
+from pyconv_search.results.lines import BEGIN, decode, encode, encode_record
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.tables import tables, write_tables
 
@@ -30,6 +33,7 @@ __all__ = ["Journal", "Store", "read", "tables", "write_tables"]
 JOURNAL = "journal.jsonl"
 STUDY = "study.json"
 LOCK = "run.lock"
+LOOKS, LOOK_SECONDS = 10, 0.02
 FORMAT = 1
 STUDY_KEYS = {
     "name": str,
@@ -51,7 +55,8 @@ Value = TypeVar("Value")
 class Store:
     """What a folder holds: each trial once in ``rows``, each (trial, epoch) once in ``epochs``, both in the order of
     their first appearance, with their last values. ``superseded`` are the rows that a later row of the same trial
-    replaced: the failures that were tried again. ``events`` are plain values, each with a ``name``.
+    replaced: the failures that were tried again. ``events`` are plain values, each with a ``name``. ``unfinished`` are
+    the trials that have begun and not ended since; ``earlier`` of the epochs were there before the last start.
     """
 
     folder: Path
@@ -60,6 +65,8 @@ class Store:
     epochs: tuple[Epoch, ...]
     events: tuple[dict[str, Any], ...]
     superseded: tuple[Row, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    earlier: int = 0
 
     def current(self) -> Store:
         """Without the rows of configurations and seeds that have left the study since; they stay in the journal."""
@@ -86,7 +93,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.path = self.folder / JOURNAL
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder")
@@ -122,6 +129,11 @@ class Journal:
     def append_epoch(self, epoch: Epoch) -> None:
         """Add an epoch; a power cut may still lose it, since its trial would then be run again from a checkpoint."""
         self._append(encode_record(epoch), durable=False)
+
+    def append_begin(self, **values: Any) -> None:
+        """Add the event that a trial begins, with the BEGIN_KEYS; a power cut may lose it: nothing is decided by it."""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        self._append(encode("event", {**values, "time": time, "name": BEGIN}), durable=False)
 
     def append_event(self, name: str, **values: Any) -> None:
         """Add an event of plain JSON values, such as ``start``, ``interrupted`` or ``finished``."""
@@ -159,7 +171,7 @@ def read(folder: Path | str) -> Store:
     UserError when the folder does not exist, is not that of a run, cannot be read, or when a whole line of the journal
     is not what was once written there (told as ``file:line``).
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     study = _study(folder / STUDY)
@@ -167,7 +179,24 @@ def read(folder: Path | str) -> Store:
     rows, superseded = _last([r for r in records if isinstance(r, Row)], lambda row: row.trial)
     epochs, _ = _last([r for r in records if isinstance(r, Epoch)], lambda epoch: (epoch.trial, epoch.epoch))
     events = tuple(r for r in records if isinstance(r, dict))
-    return Store(folder, study, rows, epochs, events, superseded)
+    return Store(folder, study, rows, epochs, events, superseded, *_present(records))
+
+
+def _present(records: list[Row | Epoch | dict[str, Any]]) -> tuple[tuple[str, ...], int]:
+    """The trials that have begun and not ended since, and how many epochs there were at the last start."""
+    begun: dict[str, None] = {}
+    known: set[tuple[str, int]] = set()
+    earlier = 0
+    for record in records:
+        if isinstance(record, Epoch):
+            known.add((record.trial, record.epoch))
+        elif isinstance(record, Row):
+            begun.pop(record.trial, None)
+        elif record["name"] == BEGIN:
+            begun[record["trial"]] = None
+        elif record["name"] == "start":
+            earlier = len(known)
+    return tuple(begun), earlier
 
 
 def _last(records: list[Value], key: Callable[[Value], Key]) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
@@ -220,7 +249,7 @@ def _locked(folder: Path) -> int:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except BlockingIOError:
@@ -231,6 +260,16 @@ def _locked(folder: Path) -> int:
         os.close(handle)
         raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from None
     return handle
+
+
+def _lock(handle: int) -> None:
+    """Take the lock; BlockingIOError if another run holds it for longer than somebody who only looks, as `status`."""
+    for _ in range(LOOKS):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sleep(LOOK_SECONDS)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pyconv_search.fields import printable
-from pyconv_search.results.row import Row
+from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.standing import MEASURES, WORDS, duration, effort_left, value_text
 from pyconv_search.search.work import Work
 
 QUIET_SECONDS = 30.0
@@ -32,6 +33,7 @@ class Progress:
         self._spoke = self._begun
         self._told = len(work.ended)
         self._before = self._effort_done()
+        self._measure = work.study.measure
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=2, transient=False)
 
     def __enter__(self) -> Progress:
@@ -65,7 +67,7 @@ class Progress:
         counts, best = self.work.totals.statuses, self.work.totals.best
         parts = [f"{len(self.work.ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
         parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
-        parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
+        parts += [f"best {self._value(best)} ({best.name})"] if best else []
         left = self.seconds_left()
         return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
 
@@ -80,19 +82,21 @@ class Progress:
         return self.work.totals.done + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
 
     def _effort_left(self) -> float:
-        running, totals = list(self.work.running.values()), self.work.totals
-        left = totals.queued + sum(trial.macs * (trial.planned - trial.epochs) for trial in running)
-        known, whole = len(self.work.ended) + len(running), totals.whole + sum(t.macs * t.planned for t in running)
-        unknown = max(self.planned - known - self.work.waiting, 0)
-        return left + unknown * (whole / known if known else 0.0)
+        running = [(each.macs * each.planned, each.macs * each.epochs) for each in list(self.work.running.values())]
+        totals = self.work.totals
+        ended, queued = (len(self.work.ended), totals.whole), (self.work.waiting, totals.queued)
+        return effort_left(self.planned, ended, running, queued)
+
+    def _value(self, record: Row | Epoch) -> str:
+        return value_text(getattr(record, MEASURES[self._measure]), self._measure)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("running", "seed", "epoch", "val. top-1 error"):
+        for heading in ("running", "seed", "epoch", WORDS[self._measure]):
             table.add_column(heading, no_wrap=True)
         for trial, state in list(self.work.running.items())[:MOST_SHOWN]:
             curve = self.work.curve(trial)
-            error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
+            error = self._value(curve[-1]) if curve else "–"
             table.add_row(
                 Text(printable(state.spec["name"])), str(state.spec["seed"]), f"{state.epochs}/{state.planned}", error
             )
@@ -109,10 +113,3 @@ def row_text(row: Row) -> str:
         )
     error = f"validation top-1 error {row.val_top1_error:.2f} %" if row.val_top1_error is not None else ""
     return f"{what} {row.status if row.status == 'complete' else f'stopped@{row.epochs}'}: {error}"
-
-
-def duration(seconds: float) -> str:
-    """``1 h 05 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.results import store
 from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.spent import is_planned, spent
@@ -32,6 +33,7 @@ from pyconv_search.search import planning
 from pyconv_search.search.actor import Steps, make_actor, make_group_actor
 from pyconv_search.search.connection import connected, needs, room, whole_device
 from pyconv_search.search.distributed import across_workers
+from pyconv_search.search.joining import Cluster
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
@@ -64,21 +66,22 @@ class Outcome:
 def run(
     study: Study,
     folder: Path | str,
-    address: str | None = None,
+    address: Cluster | str | None = None,
     retry_failed: Retry | bool = False,
     console: Console | None = None,
     trial: type[Steps] = Trial,
 ) -> Outcome:
     """Run what is left of ``study`` in ``folder``; an earlier run there is continued.
 
-    ``address`` joins a running Ray cluster instead of starting Ray on this machine; ``retry_failed`` runs the trials
-    that failed once more, as they were or as a :class:`Retry` says; ``trial`` is what workers run.
+    ``address`` joins a running Ray cluster instead of starting Ray on this machine; it must ask for a token, unless a
+    :class:`Cluster` says ``insecure``. ``retry_failed`` runs the trials that failed once more, as they were or as a
+    :class:`Retry` says; ``trial`` is what workers run.
 
     Raises:
         UserError: if the study, the data, the folder or the cluster cannot be used, or the disk is full. What is in the
             journal by then stays; the same command goes on.
     """
-    folder, command = Path(folder), folders.command_line()
+    folder, command = expanded(folder), folders.command_line()
     alone = isinstance(retry_failed, Retry) and retry_failed.alone
     if isinstance(retry_failed, Retry):
         retry_failed.check(study)

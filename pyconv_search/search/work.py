@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.standing import best_so_far
 from pyconv_search.results.store import Journal, Store
 from pyconv_search.search.retry import Retry
 from pyconv_search.search.strategies import Strategy
@@ -37,10 +38,12 @@ class Running:
 class Totals:
     """Sums over the trials of a study, kept up as trials are queued, started and ended, since they are shown at each.
 
-    ``done`` are the multiply-adds of ended trials times the epochs that they trained for, ``whole`` times those of
-    their recipes, ``queued`` the same of the waiting trials.
+    ``best`` is the complete trial with the lowest value of ``measure``, the first of several. ``done`` are the
+    multiply-adds of ended trials times the epochs that they trained for, ``whole`` times those of their recipes,
+    ``queued`` the same of the waiting trials.
     """
 
+    measure: str
     statuses: Counter[str] = field(default_factory=Counter)
     best: Row | None = None
     done: int = 0
@@ -52,9 +55,7 @@ class Totals:
         self.statuses[row.status] += 1
         self.done += row.macs * row.epochs
         self.whole += row.macs * row.recipe.get("epochs", usual)
-        if row.status == "complete" and row.val_top1_error is not None:
-            if self.best is None or row.val_top1_error < (self.best.val_top1_error or 0.0):
-                self.best = row
+        self.best = best_so_far([row] if self.best is None else [self.best, row], self.measure)
 
 
 class Work:
@@ -75,7 +76,7 @@ class Work:
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.ended: list[Row] = []
-        self.totals = Totals()
+        self.totals = Totals(study.measure)
         self._queue: OrderedDict[str, tuple[Candidate, int]] = OrderedDict()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
         self._apart = set(self._failed)  # Tried again, each in its own way.
@@ -92,7 +93,9 @@ class Work:
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
         if trial in self._failed:
             spec = self._retry.applied(spec, self._failed[trial])
-        self.running[trial] = Running(spec, row.cost.macs)
+        self.running[trial] = running = Running(spec, row.cost.macs)
+        names = {"network": row.name, "config": row.config, "seed": seed}
+        self._journal.append_begin(trial=trial, **names, macs=running.macs, epochs=running.planned)
         self.on_change()
         return spec
 

@@ -17,6 +17,7 @@ import yaml
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import Path, Problem, SpecError, path_text
+from pyconv_search.files import expanded
 
 MOST_BYTES = 1_000_000
 MOST_NODES = 100_000
@@ -81,7 +82,7 @@ def read(file: str | FilePath) -> Document:
     Raises:
         UserError: if the file cannot be read; DocumentError, with the place, if it is not of the dialect above.
     """
-    path = FilePath(file)
+    path = expanded(file)
     try:
         with path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, shown, suggestion
+from pyconv_search.files import expanded
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
@@ -162,7 +163,7 @@ def load_study(file: str | FilePath) -> Study:
     doc = document.read(file)
     problems = Problems()
     fields = Fields(doc.value, (), problems)
-    space = _space(fields, FilePath(file).parent)
+    space = _space(fields, expanded(file).parent)
     try:
         study = _study(fields, space, doc)
     except SpecError as error:  # a condition that cannot be evaluated
@@ -195,10 +196,11 @@ def _space(fields: Fields, folder: FilePath) -> Space | None:
     path = fields.text("space")
     if not isinstance(path, str):
         return None
-    if not (folder / path).is_file():
-        fields.add("space", f"no such file: {os.path.normpath(folder / path)} (paths are relative to the study's file)")
+    where = os.path.normpath(folder / expanded(path))
+    if not os.path.isfile(where):
+        fields.add("space", f"no such file: {where} (paths are relative to the study's file)")
         return None
-    space = load_space(os.path.normpath(folder / path))
+    space = load_space(where)
     head = space.settings.get("head")
     if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
         fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from pyconv_search.cli import text
+from pyconv_search.cli import standing
 from pyconv_search.errors import UserError
 from pyconv_search.results import store, verdicts
 from pyconv_search.results.store import Journal
@@ -125,7 +125,7 @@ def test_every_network_is_measured_once_and_never_again(
     other = load_study(tiny_study(**{**SETTINGS, "resources": {"together": "auto", "cpu": 2}}))
     sizes(other, work, quiet(), lambda: False)
     assert len(measured) == 4  # with other resources it is another question
-    found = text.status_text(store.read(tmp_path / "run"))
+    found = standing.status_text(store.read(tmp_path / "run"))
     assert found.count("seeds together?") == 4
     assert "2 at a time: stacks of 4 are 2.00 × as fast, so together" in found
 

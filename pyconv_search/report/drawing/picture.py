@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture, Stage
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.report.drawing.anatomy import (
     form_words,
     head_words,
@@ -57,7 +58,7 @@ def write_drawing(arch: Architecture, file: Path | str, name: str = "") -> Path:
 
     UserError when the name does not end in .svg or the file cannot be written.
     """
-    path = Path(file)
+    path = expanded(file)
     if path.suffix != ".svg":
         raise UserError(f"{path}: must end in .svg, the only format that drawings have")
     return replace(path, draw(arch, name).encode())

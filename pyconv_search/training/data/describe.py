@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
 from pyconv_search.training.data.dataset import DataSet, Split, combine_sha256, split_sha256
 from pyconv_search.training.data.encoded import Encoded
-from pyconv_search.training.data.parallel import cores, in_order
+from pyconv_search.training.data.parallel import in_order
 from pyconv_search.training.data.picture import loaded, opened
 from pyconv_search.training.data.registry import check_pack, load, locations
 from pyconv_search.training.data.video import verify
@@ -100,7 +101,7 @@ def _broken(data: DataSet, progress: Callable[[int, int], None]) -> list[str]:
     splits = [split for split in data.splits.values() if isinstance(split, Encoded)]
     jobs = ((split, index) for split in splits for index in range(len(split)))
     count, found = sum(map(len, splits)), []
-    for done, problem in enumerate(in_order(_problem, jobs, cores(), 16 * cores()), 1):
+    for done, problem in enumerate(in_order(_problem, jobs, usable_cores(), 16 * usable_cores()), 1):
         found += [problem] if problem else []
         progress(done, count)
     return found

@@ -15,6 +15,7 @@ from ray.tune import PlacementGroupFactory
 
 from pyconv_search.errors import UserError
 from pyconv_search.search import TOKEN
+from pyconv_search.search.sessions import Guard, own_sessions
 from pyconv_search.study.study import Resources, Study
 from pyconv_search.training import allocator
 from pyconv_search.training.estimate import parts
@@ -41,19 +42,26 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, guard: Guard | None = None) -> Iterator[None]:
     """Ray on this machine alone, ended with the run, or the running cluster at ``address``, left running.
+
+    The processes of a Ray on this machine lead sessions of their own, over which ``guard`` watches; whoever gives one
+    also closes it.
 
     Raises:
         UserError: if Ray cannot be started, or nothing answers at the address.
     """
     added = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
     os.environ.update(added)
+    own = Guard() if guard is None and address is None else None
     try:
-        _connect(address)
+        with own_sessions(guard or own):
+            _connect(address)
         yield
     finally:
         ray.shutdown()
+        if own is not None:
+            own.close()
         for key in added:
             os.environ.pop(key, None)
 

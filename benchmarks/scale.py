@@ -21,7 +21,6 @@ import argparse
 import io
 import itertools
 import json
-import os
 import resource
 import subprocess
 import sys

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -241,23 +243,48 @@ def run(
     ] = None,
 ) -> None:
     """Run a study, or go on where it stopped. Ctrl-C stops in order; the same command goes on."""
-    from pyconv_search.study.study import load_study
+    from pyconv_search.search import interrupts
 
     if (alone or accumulate) and not retry_failed:
         given = "--alone" if alone else f"--accumulate {accumulate}"
         raise UserError(f"{given}: says how failed trials are run once more; it goes with --retry-failed")
     if insecure and address is None:
         raise UserError("--insecure: says that a cluster may be joined as it is; it goes with --address")
-    loaded = load_study(study)
-    folder = out or Path("runs") / study.stem
-    from pyconv_search.report.page import write_report
-    from pyconv_search.search import runner
-    from pyconv_search.search.joining import Cluster
-    from pyconv_search.search.retry import Retry
+    again = (alone, accumulate or 0) if retry_failed else None
+    with interrupts.heard() as heard:
+        try:
+            outcome, written = _run(study, out or Path("runs") / study.stem, address, insecure, again)
+            with heard.orderly():
+                _finish(dataclasses.replace(outcome, interrupted=bool(heard.received)), written)
+        except KeyboardInterrupt:
+            interrupts.ignore()
+            with contextlib.suppress(OSError):
+                print("interrupted; the same command goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
 
-    cluster = None if address is None else Cluster(address, insecure)
-    outcome = runner.run(loaded, folder, cluster, retry_failed and Retry(alone, accumulate or 0))
-    _finish(outcome, write_report(folder))
+
+def _run(
+    study: Path, folder: Path, address: str | None, insecure: bool, again: tuple[bool, int] | None
+) -> tuple[Outcome, Path]:
+    """Run the study and write its report; ``again``: how failed trials are tried once more, if they are."""
+    from pyconv_search.search import interrupts, waiting
+
+    console = waiting.console()
+    with interrupts.heard() as heard:
+        with waiting.waiting("reading the study", console):
+            from pyconv_search.study.study import load_study
+
+            loaded = load_study(study)
+        with waiting.waiting("importing PyTorch and Ray", console):
+            from pyconv_search.report.page import write_report
+            from pyconv_search.search import runner
+            from pyconv_search.search.joining import Cluster
+            from pyconv_search.search.retry import Retry
+
+        cluster = None if address is None else Cluster(address, insecure)
+        outcome = runner.run(loaded, folder, cluster, Retry(*again) if again else False, console)
+        with heard.orderly(), waiting.waiting("writing the report", console):
+            return outcome, write_report(folder)
 
 
 @app.command()
@@ -383,10 +410,13 @@ def _fused(device: Device) -> tuple[Choice, Fused] | None:
 
 def _finish(outcome: Outcome, report: Path) -> None:
     """Say where the results are, and leave with the status that the outcome asks for."""
-    print(report.resolve())
     if outcome.interrupted:
-        print(f"stopped with {outcome.ended} of {outcome.planned} trials; the same command goes on", file=sys.stderr)
+        said = f"stopped with {outcome.ended} of {outcome.planned} trials; the same command goes on"
+        with contextlib.suppress(OSError):  # Who reads may have ended by the same signal.
+            print(report.resolve(), flush=True)
+            print(said, file=sys.stderr)
         raise typer.Exit(130)
+    print(report.resolve())
     if outcome.shortfall:
         raise UserError(outcome.shortfall)
     if not outcome.complete:
@@ -395,6 +425,30 @@ def _finish(outcome: Outcome, report: Path) -> None:
 
 def main() -> None:
     """The entry point: a mistake of the user's is its message on standard error and exit status 1."""
+    try:
+        _main()
+    except SystemExit as ending:
+        _close_streams()
+        supervision = sys.modules.get("pyconv_search.search.supervision")
+        if supervision is not None and supervision.abandoned():
+            # Python's own ending would wait for Ray, of which a part has died.
+            os._exit(ending.code if isinstance(ending.code, int) else 1)
+        raise
+
+
+def _close_streams() -> None:
+    """Write out what is left, where there is still somebody to read it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except ValueError:  # closed
+            continue
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no × or ± still shows the rest

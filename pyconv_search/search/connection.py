@@ -17,6 +17,7 @@ from ray.tune import PlacementGroupFactory
 from pyconv_search.errors import UserError
 from pyconv_search.search.joining import Cluster, admitted, authentication
 from pyconv_search.search.local import loopback, options, scratch
+from pyconv_search.search.sessions import Guard, own_sessions
 from pyconv_search.study.study import Resources, Study
 from pyconv_search.training import allocator
 from pyconv_search.training.estimate import parts
@@ -41,8 +42,11 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connected(cluster: Cluster | str | None) -> Iterator[None]:
+def connected(cluster: Cluster | str | None, guard: Guard | None = None) -> Iterator[None]:
     """Ray on this machine alone, ended with the run, or the running ``cluster`` (or its address), left running.
+
+    The processes of a Ray on this machine lead sessions of their own, over which ``guard`` watches; whoever gives one
+    also closes it.
 
     Raises:
         UserError: if Ray cannot be started, nothing answers at the address, or the cluster is open to everybody.
@@ -52,7 +56,7 @@ def connected(cluster: Cluster | str | None) -> Iterator[None]:
     added = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
     os.environ.update(added)
     try:
-        with _started() if cluster is None else _joined(cluster):
+        with _started(guard) if cluster is None else _joined(cluster):
             try:
                 yield
             finally:
@@ -63,11 +67,17 @@ def connected(cluster: Cluster | str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _started() -> Iterator[None]:
+def _started(guard: Guard | None) -> Iterator[None]:
     """Ray on this machine, which nobody else can reach: on the loopback interface, with a token of this run alone."""
+    watching = guard or Guard()
     with scratch() as folder, authentication("token", secrets.token_hex(32)), loopback():
-        _connect("Ray cannot be started on this machine", address="local", **options(folder))
-        yield
+        try:
+            with own_sessions(watching):
+                _connect("Ray cannot be started on this machine", address="local", **options(folder))
+            yield
+        finally:
+            if guard is None:
+                watching.close()
 
 
 @contextmanager

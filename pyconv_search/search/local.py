@@ -16,6 +16,7 @@ from typing import Any
 
 from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
+from pyconv_search.search.patching import patched
 
 # The path of a Unix socket has at most 107 bytes (unix(7)). Ray puts
 # "/session_2026-11-30_18-15-52_216129_4194304/sockets/plasma_store.99" behind its folder.
@@ -81,9 +82,5 @@ def loopback() -> Iterator[None]:
     """
     from ray._private import ray_constants
 
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
+    with patched(ray_constants, "ENABLE_RAY_CLUSTER", False):
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before

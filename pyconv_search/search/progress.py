@@ -14,9 +14,12 @@ from rich.text import Text
 from pyconv_search.fields import printable
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.standing import MEASURES, WORDS, duration, effort_left, value_text
+from pyconv_search.search.waiting import say
 from pyconv_search.search.work import Work
 
 QUIET_SECONDS = 30.0
+# Of trials that run without an event for so long (an epoch may take hours) one line says that they do.
+LONGEST_QUIET_SECONDS = 300.0
 MOST_SHOWN = 16
 
 
@@ -49,6 +52,15 @@ class Progress:
         if self.console.is_terminal:
             self._live.stop()
 
+    def begin(self) -> None:
+        """Trials are run from now on: the time before does not count for what is left."""
+        self._begun, self._before = time.monotonic(), self._effort_done()
+
+    def tick(self) -> None:
+        """Called every second or so, whatever happens."""
+        if not self.console.is_terminal and time.monotonic() - self._spoke > LONGEST_QUIET_SECONDS:
+            self._say(self.summary())
+
     def _changed(self) -> None:
         if self.console.is_terminal:
             return
@@ -60,7 +72,7 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self._spoke = time.monotonic()
-        self.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
     def summary(self) -> str:
         """Trials done, running and failed, the best so far, and the time left, in one line."""

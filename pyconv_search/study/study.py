@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -141,6 +142,8 @@ class Study:
     checkpoints: Checkpoints
     published: Published | None
     document: Document
+    # How many minutes a trial may make no progress: infinite for ``none``, None where that follows from the epochs.
+    stall: float | None = None
 
     @property
     def measure(self) -> str:
@@ -221,6 +224,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     seeds, objectives = _seeds(fields), _objectives(fields, scheduler)
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
     checkpoints = _checkpoints(fields.section("checkpoints", None))
+    stall = _stall(fields)
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
     if space is None or data is None or fields.problems.found:
         return None
@@ -239,6 +243,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         checkpoints=checkpoints,
         published=published,
         document=doc,
+        stall=stall,
     )
 
 
@@ -442,6 +447,12 @@ def _checkpoints(fields: Fields) -> Checkpoints:
     return found
 
 
+def _stall(fields: Fields) -> float | None:
+    if fields.take("stall", None) == "none":
+        return math.inf
+    return fields.number("stall", None, 0.01)
+
+
 def study_to_dict(study: Study) -> dict[str, Any]:
     """The resolved study as plain JSON values: what a run's folder keeps as ``study.json``."""
     space, data = study.space, study.data
@@ -470,6 +481,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "computes_on": study.resources.computes_on,
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
+        "stall": "none" if study.stall == math.inf else study.stall,
         "network": dict(space.network),
         "space_recipe": dict(space.recipe) or None,
         "input": list(data.info.input),

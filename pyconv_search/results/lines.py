@@ -95,6 +95,10 @@ def _event(values: dict[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(values.get(key), types) or isinstance(values.get(key), bool):
             raise ValueError(f"the event {name!r} has {values.get(key)!r:.80} as {key}")
+    if name == "planned" and not all(
+        isinstance(m, dict) and isinstance(m.get("name"), str) for m in values["measured"]
+    ):
+        raise ValueError(f"the event {name!r} measured what has no name")
     if name == PROPOSED and not is_entry(values.get("network")):
         raise ValueError(f"the event {name!r} has no network")
     return values

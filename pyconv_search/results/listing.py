@@ -75,7 +75,7 @@ class Listing:
 
     def departed(self, rows: Iterable[Row]) -> dict[str, int]:
         """How many of ``rows`` do not belong to the study, by why."""
-        return dict(Counter(self._why(row) for row in rows if not self.holds(row)))
+        return dict(sorted(Counter(self._why(row) for row in rows if not self.holds(row)).items()))
 
     def _why(self, row: Row) -> str:
         if row.config in self.configs:
@@ -85,7 +85,7 @@ class Listing:
         return f"of networks that the {'space' if self._adaptive else 'study'} no longer holds"
 
 
-def entry(config: str, name: str, parameters: dict[str, Any], trials: Sequence[str]) -> dict[str, Any]:
+def to_entry(config: str, name: str, parameters: dict[str, Any], trials: Sequence[str]) -> dict[str, Any]:
     """A configuration as ``study.json`` and events have it; a name that only says the parameters is left out."""
     own = {} if name == assignment_text(parameters) else {"name": name}
     return {"config": config, **own, "parameters": parameters, "trials": list(trials)}
@@ -110,7 +110,7 @@ def is_listing(networks: Any) -> bool:
 
 
 def is_entry(value: Any) -> bool:
-    """Whether a value is what :func:`entry` makes."""
+    """Whether a value is what :func:`to_entry` makes."""
     if not isinstance(value, dict):
         return False
     kinds = {"config": str, "parameters": dict, "trials": list}

@@ -83,7 +83,13 @@ class Store:
             ended = {row.trial for row in rows}
             gone |= {trial for trial in self.curves if trial not in ended and not listed.holds_trial(trial)}
         kept = {trial: curve for trial, curve in self.curves.items() if trial not in gone}
-        return replace(self, rows=rows, curves=kept)
+        superseded = tuple(row for row in self.superseded if row.trial not in gone)
+        return replace(self, rows=rows, curves=kept, superseded=superseded)
+
+    @property
+    def departed(self) -> set[str]:
+        """The configurations of rows that have left the study."""
+        return {row.config for row in self.rows} - {row.config for row in self.current().rows}
 
     @property
     def state(self) -> str:
@@ -200,8 +206,8 @@ def store_of(folder: Path, study: dict[str, Any], found: Iterable[Record]) -> St
     listed = listing(study, events)
     trials = list(dict.fromkeys((*rows, *curves.trials())))
     if listed is not None:
-        trials.sort(key=lambda trial: listed.order(trial, rows.get(trial)))
-        superseded.sort(key=lambda row: listed.order(row.trial, row))
+        trials.sort(key=lambda trial: (listed.order(trial, rows.get(trial)), trial))
+        superseded.sort(key=lambda row: (listed.order(row.trial, row), row.trial))
         rows = {trial: listed.called(row) for trial, row in rows.items()}
         superseded = [listed.called(row) for row in superseded]
         left_out = listed.departed(rows.values())

@@ -12,7 +12,7 @@ import hashlib
 import json
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,17 @@ class Ledger:
         """The trials of networks that were accepted, whatever their state."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if config_of(t) is not None]
 
-    def agree(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
-        """Make this file say what the journal's ``rows`` say: add what is missing; if anything differs, begin anew."""
+    def agree(self, rows: Sequence[Row], curve_of: CurveOf, departed: Collection[str] = ()) -> None:
+        """Make this file say what the study's ``rows`` say: add what is missing; if anything differs, begin anew.
+
+        So does what has left the study, the ``departed`` configurations.
+        """
         networks = self._networks(rows)
         stored = {config_of(t): t for t in self.trials()}
-        for config, (row, ended) in networks.items():
-            trial = stored.get(config)
-            if trial is not None and trial.state.is_finished() and not _says(trial, attributes(row, ended)):
+        for config, trial in stored.items():
+            own = networks.get(config or "")
+            differs = config in departed if own is None else not _says(trial, attributes(*own))
+            if trial.state.is_finished() and differs:
                 optuna.delete_study(study_name=self.optuna.study_name, storage=self.optuna._storage)
                 self.optuna, stored = _opened(self.study, self._path), {}
                 break

@@ -120,7 +120,7 @@ def row_text(row: Row) -> str:
 def best_so_far(rows: list[Row]) -> Row | None:
     """The complete trial with the lowest validation top-1 error."""
     complete = [row for row in rows if row.status == "complete" and row.val_top1_error is not None]
-    return min(complete, key=lambda row: row.val_top1_error or 0.0, default=None)
+    return min(complete, key=lambda row: (row.val_top1_error or 0.0, row.macs, row.trial), default=None)
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -52,7 +52,7 @@ class Strategy(ABC):
 class Listed(Strategy):
     """Networks known beforehand: the study's rows, its grid, or its random sample."""
 
-    def __init__(self, study: Study, ledger: Ledger) -> None:
+    def __init__(self, study: Study, ledger: Ledger, proposed: Sequence[Candidate] = ()) -> None:
         super().__init__(study, ledger)
         self._left = candidates(study)
 
@@ -67,28 +67,37 @@ class Tpe(Strategy):
     Networks that break a constraint, and repetitions of one that was proposed before, cost nothing: Optuna is told so
     at once and asked again; after PATIENCE refusals in a row seeded random draws take the turn, as they do for the
     first ``startup`` networks. What is proposed is a function of the search's seed and the recorded history, so that an
-    interrupted search goes on as it would have.
+    interrupted search goes on as it would have. ``proposed`` are the networks that earlier runs proposed, by the
+    journal; they and those that only Optuna's file knows yet are as many as the study asks for at most.
     """
 
-    def __init__(self, study: Study, ledger: Ledger) -> None:
+    def __init__(self, study: Study, ledger: Ledger, proposed: Sequence[Candidate] = ()) -> None:
         super().__init__(study, ledger)
         self._seen: set[str] = set()
         self._resumed: list[Candidate] = []
         self._drawn = 0
-        self._reopen()
+        self._reopen(proposed)
 
-    def _reopen(self) -> None:
+    def _reopen(self, proposed: Sequence[Candidate]) -> None:
         """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
         for trial in self._ledger.optuna.get_trials(deepcopy=False):
             if trial.state == TrialState.RUNNING and config_of(trial) is None:
                 self._ledger.optuna.tell(trial.number, state=TrialState.FAIL)
+        known = {config_of(trial) for trial in self._ledger.trials()}
+        for row in proposed:
+            self._resume(row)
+            if row.config not in known:
+                self._ledger.record(row, [], [])
         domains = {p.name: p.domain for p in self._study.space.parameters}
         for trial in self._ledger.trials():
-            values = {name: decode(domains[name], trial.params[name]) for name in domains if name in trial.params}
-            row = candidate(self._study, values)
-            if self._is_new(row):
-                self._seen.add(row.config)
-                self._resumed.append(row)
+            if config_of(trial) not in self._seen:
+                values = {name: decode(domains[name], trial.params[name]) for name in domains if name in trial.params}
+                self._resume(candidate(self._study, values))
+
+    def _resume(self, row: Candidate | None) -> None:
+        if self._is_new(row) and len(self._seen) < self._study.search.trials:
+            self._seen.add(row.config)
+            self._resumed.append(row)
 
     def propose(self) -> list[Candidate]:
         if self._resumed:
@@ -166,9 +175,18 @@ STRATEGIES: dict[str, type[Listed] | type[Tpe]] = {"rows": Listed, "grid": Liste
 
 
 def make_strategy(
-    study: Study, folder: Path, rows: Sequence[Row] = (), curve_of: CurveOf = lambda trial: ()
+    study: Study,
+    folder: Path,
+    rows: Sequence[Row] = (),
+    curve_of: CurveOf = lambda trial: (),
+    proposed: Sequence[Candidate] = (),
+    departed: Collection[str] = (),
 ) -> Strategy:
-    """The strategy that the study names, going on where an earlier run in ``folder`` stopped with ``rows``."""
+    """The strategy that the study names, going on where an earlier run in ``folder`` stopped with ``rows``.
+
+    ``proposed`` are the networks that an adaptive search proposed there and the study still has, in their order;
+    ``departed`` the configurations that have left the study.
+    """
     ledger = Ledger(study, folder)
-    ledger.agree(rows, curve_of)
-    return STRATEGIES[study.search.kind](study, ledger)
+    ledger.agree(rows, curve_of, departed)
+    return STRATEGIES[study.search.kind](study, ledger, proposed)

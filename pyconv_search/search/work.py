@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pyconv_search.results.curves import Curves
+from pyconv_search.results.listing import PROPOSED, to_entry
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.store import Journal, Store
 from pyconv_search.search.retry import Retry
@@ -45,16 +47,17 @@ class Work:
     ) -> None:
         self.study, self._strategy, self._journal, self.folder = study, strategy, journal, journal.folder
         self._retry = retry_failed if isinstance(retry_failed, Retry) else Retry()
-        self._failed = {row.trial: row.reason for row in store.rows if retry_failed and row.status == "failed"}
+        self._failed = {row.trial: row for row in store.rows if retry_failed and row.status == "failed"}
         self.rows = {row.trial: row for row in store.rows if row.trial not in self._failed}
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None
         self._queue: deque[tuple[str, Candidate, int]] = deque()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
         self._apart = set(self._failed)  # Tried again, each in its own way.
-        self._curves: dict[str, dict[int, Epoch]] = {}
+        self._listed = None if store.listing is None else set(store.listing.configs)
+        self._curves = Curves()
         for epoch in store.epochs:
-            self._curves.setdefault(epoch.trial, {})[epoch.epoch] = epoch
+            self._curves.add(epoch)
 
     def next(self) -> dict[str, Any] | None:
         """The next trial as plain JSON values; None when there is nothing left to start."""
@@ -63,7 +66,7 @@ class Work:
         trial, row, seed = self._queue.popleft()
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
         if trial in self._failed:
-            spec = self._retry.applied(spec, self._failed[trial])
+            spec = self._retry.applied(spec, self._failed[trial].reason)
         self.running[trial] = Running(spec, row.cost.macs)
         self.on_change()
         return spec
@@ -104,18 +107,23 @@ class Work:
         for row in proposed:
             trials = [trial_id(self.study, row, seed) for seed in self.study.seeds]
             self._trials.update(dict.fromkeys(trials, (row, trials)))
+            self._list(row, trials)
             self._observe(trials[0])
         for seed in self.study.seeds:
             numbered = ((trial_id(self.study, row, seed), row, seed) for row in proposed)
             self._queue.extend(entry for entry in numbered if entry[0] not in self.rows)
         return bool(proposed)
 
+    def _list(self, row: Candidate, trials: Sequence[str]) -> None:
+        """Note a network that was not known when the run began."""
+        if self._listed is not None and row.config not in self._listed:
+            self._journal.append_event(PROPOSED, network=to_entry(row.config, row.name, row.values, trials))
+            self._listed.add(row.config)
+
     def epoch(self, epoch: Epoch) -> None:
-        """Note one epoch of a running trial; one that is already in the journal is not written again."""
-        curve = self._curves.setdefault(epoch.trial, {})
-        if epoch.epoch not in curve:
+        """Note one epoch of a running trial; one whose numbers are already in the journal is not written again."""
+        if self._curves.add(epoch):
             self._journal.append_epoch(epoch)
-            curve[epoch.epoch] = epoch
         if epoch.trial in self.running:
             self.running[epoch.trial].epochs = epoch.epoch
             self.on_change()
@@ -124,6 +132,9 @@ class Work:
         """Note what became of a trial; a second row of the same trial is not taken."""
         if row.trial in self.rows:
             return
+        if not row.epochs and not row.device:  # All that is known of it is what came before.
+            row = replace(row, epochs=len(self.curve(row.trial)))
+        self._curves.end(row)
         self._journal.append_row(row)
         self.rows[row.trial] = row
         self.running.pop(row.trial, None)
@@ -137,14 +148,17 @@ class Work:
             self._strategy.observe(row, [self.rows[other] for other in trials], self.curve(trials[0]))
 
     def measured(self, column: str) -> dict[str, dict[int, float]]:
-        """One column of every learning curve that is known so far, by trial and epoch."""
+        """One column of every learning curve that is known so far, by trial and epoch; none of what begins anew."""
+        anew = {trial for trial, row in self._failed.items() if self._retry.anew(row)}
         return {
-            trial: {n: getattr(epoch, column) for n, epoch in curve.items()} for trial, curve in self._curves.items()
+            trial: {epoch.epoch: getattr(epoch, column) for epoch in self.curve(trial)}
+            for trial in self._curves.trials()
+            if trial not in anew or trial in self.rows
         }
 
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of a trial that are known so far."""
-        return [epoch for _, epoch in sorted(self._curves.get(trial, {}).items())]
+        return self._curves.of(trial)
 
     @property
     def ended(self) -> list[Row]:

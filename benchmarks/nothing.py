@@ -39,6 +39,4 @@ class Nothing:
 
     def _row(self, status: str, reason: str, detail: str) -> Row:
         error = self.history[-1].val_top1_error if self.history else None
-        return replace(
-            blank_row(self.spec, status, reason, detail), epochs=len(self.history), val_top1_error=error
-        )
+        return replace(blank_row(self.spec, status, reason, detail), epochs=len(self.history), val_top1_error=error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyconv_search.cli import estimates
 from pyconv_search.cli.columns import table
 from pyconv_search.report.hours import hours_of
+from pyconv_search.report.words import left_out
 from pyconv_search.results import verdicts
 from pyconv_search.results.spent import planned, spent
 from pyconv_search.results.store import Store
@@ -190,13 +191,14 @@ def status_dict(store: Store) -> dict[str, Any]:
         "planned": store.study.get("planned"),
         "ended": len(store.rows),
         **{status: counts[status] for status in ("complete", "stopped", "failed")},
+        "left_out": store.left_out,
         "under_way": under_way,
         "last_event": store.state or "nothing",
         "planned_device_seconds": plan and plan["device_seconds"],
         "spent_device_seconds": taken.everything,
         "spent_training_device_seconds": taken.training,
         "device_unit": taken.unit,
-        "together": [verdict.told() for verdict in verdicts.read(store.folder).values()],
+        "together": [verdict.told() for verdict in verdicts.of(store)],
     }
 
 
@@ -209,8 +211,9 @@ def status_text(store: Store) -> str:
         f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
         f"{s['failed']} failed",
     ]
+    lines += [left_out(store.left_out)] if store.left_out else []
     lines += [f"{name} {said}" for name, said in hours_of(store).items()]
-    lines += [f"  seeds together? {verdict}" for verdict in verdicts.read(store.folder).values()]
+    lines += [f"  seeds together? {verdict}" for verdict in verdicts.of(store)]
     lines += [f"  under way: {trial} at epoch {epoch}" for trial, epoch in s["under_way"].items()]
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"

@@ -54,10 +54,8 @@ class History:
 
         They are a function of the search's seed and of what this history holds.
         """
-        # A study of Optuna reads its trials once for all that is asked of a sampler; this one is as fresh as the sampler.
-        past = optuna.load_study(
-            study_name="history", storage=self._storage, sampler=_sampler(self._study, len(self))
-        )
+        # What Optuna reads of a study, it reads once for a sampler; so this one is as fresh as the sampler.
+        past = optuna.load_study(study_name="history", storage=self._storage, sampler=_sampler(self._study, len(self)))
         trial = self._storage.get_trial(self._asking)
         space = past.sampler.infer_relative_search_space(past, trial)
         for _ in range(most):

@@ -84,10 +84,8 @@ def run(
         retry_failed.check(study)
     study, values = folders.open_folder(study, folder, command)
     with Journal(folder) as journal:
-        folders.write_study(folder, values)
-        found = store.read(folder)
-        journal.append_event("start", command=command, time=now(), **folders.provenance(study))
-        strategy = make_strategy(study, folder, found.rows, found.curve)
+        values, found, proposed = folders.begin(study, values, journal, now())
+        strategy = make_strategy(study, folder, found.current().rows, found.curve, proposed, found.departed)
         work = Work(study, strategy, journal, found, retry_failed)
         bridge = Bridge(work)
         console = console or Console(stderr=True)
@@ -106,7 +104,7 @@ def run(
                         _tune(study, bridge, _scheduler(study, work), trial, alone)
         if bridge.abort:
             raise UserError(bridge.abort)
-        strategy.settle(list(work.rows.values()), work.curve)
+        strategy.settle(work.ended, work.curve)
         _note_spent(journal)
         journal.append_event("interrupted" if bridge.interrupted else "finished", time=now())
         store.write_tables(folder)
@@ -305,12 +303,14 @@ def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[S
 class _Asha(AsyncHyperBandScheduler):
     """ASHA (Li et al. 2020) that knows what earlier runs measured, so that it judges as if there had been one run.
 
-    ``curves`` holds, for each trial that has a past, its measure by epoch.
+    ``curves`` holds, for each trial that has a past, its measure by epoch. Of a trial that turns out to have begun
+    anew the past is forgotten.
     """
 
     def __init__(self, curves: dict[str, dict[int, float]], **options: Any) -> None:
         super().__init__(**options)
         self._curves = curves
+        self._shown: dict[str, dict[int, float]] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, trial)
@@ -323,9 +323,25 @@ class _Asha(AsyncHyperBandScheduler):
             super().on_trial_add(cast(Any, None), past)  # ASHA does not look at the controller
             self._show(past, self._curves.pop(trial, {}))
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        epoch, value = result.get("epoch"), result.get(cast(str, self._metric))
+        past = self._shown.get(trial.trial_id, {})
+        if value is not None and epoch is not None:
+            if past.get(epoch, value) != value:
+                self._forget(trial, {n: past[n] for n in past if n < epoch})
+            self._shown.setdefault(trial.trial_id, {})[epoch] = value
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def _forget(self, trial: Any, kept: dict[int, float]) -> None:
+        """Take a trial out of the rungs, but for the epochs that still count."""
+        for _, recorded in self._trial_info[trial.trial_id]._rungs:
+            recorded.pop(trial.trial_id, None)
+        self._show(trial, kept)
+
     def _show(self, trial: Any, curve: dict[int, float]) -> None:
+        self._shown[trial.trial_id] = dict(curve)
         for epoch, value in sorted(curve.items()):
-            self.on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
+            super().on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
 
 
 def _scheduler(study: Study, work: Work) -> TrialScheduler:
@@ -342,7 +358,7 @@ def _scheduler(study: Study, work: Work) -> TrialScheduler:
         reduction_factor=study.scheduler.factor,
         stop_last_trials=False,
     )
-    asha.show_ended(list(work.rows))
+    asha.show_ended([row.trial for row in work.ended])
     return asha
 
 

@@ -321,6 +321,15 @@ def report(
     print(write_report(folder, out))
 
 
+@app.command()
+def repair(folder: Folder, as_json: AsJson = False) -> None:
+    """Set damaged lines of a run's journal aside, into journal.damaged, and say what is lost with them."""
+    from pyconv_search.results.repair import repair as repaired
+
+    found = repaired(folder)
+    print_out(dataclasses.asdict(found) if as_json else str(found))
+
+
 @data_app.command("list")
 def data_list(as_json: AsJson = False) -> None:
     """The known data sets, and where each was found or looked for."""

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pyconv_search.fields import printable
 from pyconv_search.report.hours import hours_of
+from pyconv_search.report.words import left_out
 from pyconv_search.results import verdicts
 from pyconv_search.results.row import Row
 from pyconv_search.results.spent import planned, spent
@@ -52,6 +53,7 @@ def status_dict(store: Store, now: Standing | None = None) -> dict[str, Any]:
         "planned": store.study.get("planned"),
         "ended": len(present.rows),
         **{status: counts[status] for status in ("complete", "stopped", "failed")},
+        "left_out": present.left_out,
         "best": now.best and _best_dict(now.best, now.measure),
         "seconds_left": now.seconds_left,
         "running": [asdict(each) for each in now.running],
@@ -61,7 +63,7 @@ def status_dict(store: Store, now: Standing | None = None) -> dict[str, Any]:
         "spent_device_seconds": taken.everything,
         "spent_training_device_seconds": taken.training,
         "device_unit": taken.unit,
-        "together": [verdict.told() for verdict in verdicts.read(store.folder).values()],
+        "together": [verdict.told() for verdict in verdicts.of(present)],
     }
 
 
@@ -80,12 +82,13 @@ def status_text(store: Store, now: Standing | None = None) -> str:
         f"{s['ended']} of {s['planned']} trials ended: {s['complete']} complete, {s['stopped']} stopped, "
         f"{s['failed']} failed{running}",
     ]
+    lines += [left_out(present.left_out)] if present.left_out else []
     if now.best is not None:
         value = value_text(getattr(now.best, MEASURES[now.measure]), now.measure)
         lines.append(f"best so far: {WORDS[now.measure]} {value}, {now.best.name} (seed {now.best.seed})")
     lines += [f"about {duration(now.seconds_left)} left at the pace so far"] if now.seconds_left is not None else []
     lines += [f"{name} {said}" for name, said in hours_of(present).items()]
-    lines += [f"  seeds together? {verdict}" for verdict in verdicts.read(store.folder).values()]
+    lines += [f"  seeds together? {verdict}" for verdict in verdicts.of(present)]
     lines += [f"  running: {_trial_text(each, now.measure)}" for each in now.running]
     lines += [f"  cut short: {_trial_text(each, now.measure)}" for each in now.unfinished]
     lines += [

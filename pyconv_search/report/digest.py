@@ -100,7 +100,7 @@ class Comparison:
 class Digest:
     """All that the page tells. ``candidates`` stand best first, those with too few seeds last.
 
-    ``left_out`` counts the trials in the journal of configurations or seeds that have left the study since.
+    What has left the study since stands in the store's ``left_out``.
     """
 
     store: Store
@@ -111,7 +111,6 @@ class Digest:
     front: frozenset[str]
     baseline: Candidate | None
     comparisons: tuple[Comparison, ...]
-    left_out: int = 0
 
     @property
     def selected(self) -> Candidate | None:
@@ -133,7 +132,17 @@ class Digest:
 
     @property
     def baseline_role(self) -> str:
+        if isinstance(self.store.study.get("baseline"), dict):
+            return "the study’s baseline"
         return "the first row of the study" if _listed(self.store) else f"the first {self.noun} of the run"
+
+    @property
+    def baseline_name(self) -> str:
+        """What the study calls its baseline, which may have no trial yet; empty where nothing says which it is."""
+        if self.baseline is not None:
+            return self.baseline.name
+        listing, config = self.store.listing, _baseline_config(self.store)
+        return listing.configs[config].name if listing and config in listing.configs else ""
 
     @property
     def counts(self) -> Counter[str]:
@@ -148,9 +157,7 @@ class Digest:
 
 def digest(store: Store) -> Digest:
     """The digest of a store, which may hold no row at all."""
-    left_out = len(store.rows)
     store = store.current()
-    left_out -= len(store.rows)
     objectives = store.study["objectives"]
     accuracy = next((ACCURACY[key] for key in objectives if key in ACCURACY), ACCURACY["top1_error"])
     costs = tuple(COSTS[key] for key in objectives if key in COSTS)
@@ -161,7 +168,7 @@ def digest(store: Store) -> Digest:
     ordered = tuple(sorted(found, key=lambda c: _rank(c, eligible)))
     comparisons = _comparisons(ordered, baseline)
     members = _front([c for c in ordered if c.config in eligible], costs or (COSTS["gmacs"],), objectives)
-    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons, left_out)
+    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons)
 
 
 def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:
@@ -180,11 +187,24 @@ def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:
 
 
 def _baseline(store: Store, found: list[Candidate]) -> Candidate | None:
-    """The first row that the study lists, once it has a trial; where it lists none, what was started first."""
+    """The one that the study names, or its first in its order, once it has a trial.
+
+    A folder of an earlier version says no order of networks that a search chose: there what was started first.
+    """
+    config = _baseline_config(store)
+    if config:
+        return next((c for c in found if c.config == config), None)
     listed = _listed(store)
     if listed:
         return candidate_of(found, listed)
     return min(found, key=lambda c: min(row.started for row in c.rows), default=None)
+
+
+def _baseline_config(store: Store) -> str:
+    named = store.study.get("baseline")
+    if isinstance(named, dict):
+        return str(named.get("config"))
+    return next(iter(store.listing.configs), "") if store.listing else ""
 
 
 def _listed(store: Store) -> dict[str, Any]:
@@ -200,6 +220,7 @@ def candidate_of(found: Sequence[Candidate], listed: dict[str, Any]) -> Candidat
 
 
 def _rank(candidate: Candidate, eligible: frozenset[str]) -> tuple[bool, int, float, int, str]:
+    # A clock decides none of it: rows stand in the study's order, but not those of a folder that does not say it.
     mean = candidate.summary.mean if candidate.summary else math.inf
     seeds = len(candidate.values)
     return candidate.config not in eligible, -seeds, mean, candidate.first.macs, candidate.config

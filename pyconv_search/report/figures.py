@@ -95,7 +95,7 @@ def curves(digest: Digest) -> list[Curve]:
         return []
     found = []
     for row in sorted(digest.selected.rows, key=lambda row: row.seed):
-        own = sorted((e for e in digest.store.epochs if e.trial == row.trial), key=lambda epoch: epoch.epoch)
+        own = digest.store.curve(row.trial)
         if own and row.status == "complete":
             train, val = ([_plotted(getattr(e, k)) for e in own] for k in ("train_top1_error", "val_top1_error"))
             found.append(Curve(row.seed, tuple(e.epoch for e in own), tuple(train), tuple(val)))

@@ -19,6 +19,7 @@ from pyconv_search.report.words import (
     clipped,
     count,
     fixed,
+    left_out,
     listed,
     p_value,
     parameters,
@@ -80,15 +81,17 @@ def standing(d: Digest) -> str:
         parts.append(f"{d.remaining:,} remaining")
     over = last == "finished" or (planned is not None and done >= planned)
     late = "" if over else " when the run was interrupted" if last == "interrupted" else " so far"
-    others = f" {count(d.left_out, 'trial')} of earlier versions of the study left out." if d.left_out else ""
-    return f"{of}{late}: {', '.join(parts)}.{others}"
+    gone = left_out(d.store.left_out)
+    return f"{of}{late}: {', '.join(parts)}.{f' {gone}.' if gone else ''}"
 
 
 def against_baseline(d: Digest) -> str:
     """The paired difference of the selected configuration from the baseline, in words that do not overstate it."""
-    if d.selected is None or d.baseline is None or len(d.candidates) < 2:
+    if d.selected is None or not d.baseline_name or len(d.candidates) < 2:
         return ""
-    name = f"{clipped(d.baseline.name, 80)} ({d.baseline_role})"
+    name = f"{clipped(d.baseline_name, 80)} ({d.baseline_role})"
+    if d.baseline is None:
+        return f"The baseline, {name}, has no trial yet."
     if d.selected is d.baseline:
         return f"The selected {d.noun} is the baseline itself, {name}."
     own = next((c for c in d.comparisons if c.candidate is d.selected), None)
@@ -132,12 +135,12 @@ def architectures(d: Digest, drawings: Sequence[Network] = ()) -> Table:
 
 
 def trials(d: Digest) -> Table:
-    """Every trial of the journal, in its order."""
+    """Every trial of the study, in its order."""
     head: tuple[str, ...] = ("Trial", d.noun.capitalize(), "Seed", "Status", "Epochs", "Validation top-1 error (%)")
     head += ("Validation loss", "Test top-1 error (%)", "Training (s)", "Images/s", "Device", "Resumed")
     names = {c.config: c.name for c in d.candidates}
     lines = tuple(_trial(row, names[row.config]) for row in d.store.rows)
-    return Table("trials", "Every trial of the journal", head, lines)
+    return Table("trials", "Every trial of the study", head, lines)
 
 
 def differences(d: Digest) -> Table | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyconv_search.report.stats import Summary
@@ -97,6 +97,13 @@ def labels(rows: Sequence[Row]) -> dict[str, str]:
 def _told_apart(names: dict[str, str], more: dict[str, str]) -> dict[str, str]:
     seen = Counter(names.values())
     return {k: ": ".join(filter(None, (n, more[k]))) if not n or seen[n] > 1 else n for k, n in names.items()}
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """``3 trials left out: 2 of networks that the space no longer holds and 1 of seeds that …``; empty for none."""
+    if not counts:
+        return ""
+    return f"{count(sum(counts.values()), 'trial')} left out: {listed([f'{n:,} {why}' for why, n in counts.items()])}"
 
 
 def listed(words: Sequence[str]) -> str:

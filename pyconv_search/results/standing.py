@@ -66,7 +66,7 @@ def standing(store: Store) -> Standing:
     held, process, host = holder(store)
     last = store.state
     state = "running" if held else {"": "not started", "start": "killed"}.get(last, last)
-    under_way = _under_way(store, measure)
+    under_way = _under_way(present, measure)
     running = tuple(each for each in under_way if held and each.trial in _begun_now(store))
     return Standing(
         state=state,
@@ -112,10 +112,10 @@ def measure_of(study: dict[str, Any]) -> str:
 
 
 def best_so_far(rows: Iterable[Row], measure: str = "top1_error") -> Row | None:
-    """The complete trial with the lowest value of ``measure``; of several the first."""
+    """The complete trial with the lowest value of ``measure``; of several the cheapest, whichever ended first."""
     column = MEASURES[measure]
     known = [row for row in rows if row.status == "complete" and getattr(row, column) is not None]
-    return min(known, key=lambda row: getattr(row, column), default=None)
+    return min(known, key=lambda row: (getattr(row, column), row.macs, row.trial), default=None)
 
 
 def value_text(value: float, measure: str = "top1_error") -> str:
@@ -145,23 +145,21 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _under_way(store: Store, measure: str) -> list[UnderWay]:
-    """The trials that have begun and not ended, of the study as it is now."""
-    curves: dict[str, tuple[int, float]] = {}
-    for epoch in store.epochs:
-        curves[epoch.trial] = max(curves.get(epoch.trial, (0, 0.0)), (epoch.epoch, getattr(epoch, MEASURES[measure])))
-    begun = {event["trial"]: event for event in store.events if event["name"] == BEGIN}
-    ended = {row.trial for row in store.rows}
-    older = [trial for trial in curves if trial not in begun and trial not in ended]
-    networks, seeds = store.study.get("networks"), store.study["seeds"]
+def _under_way(present: Store, measure: str) -> list[UnderWay]:
+    """The trials of the study as it is now that have begun and not ended."""
+    begun = {event["trial"]: event for event in present.events if event["name"] == BEGIN}
+    ended = {row.trial for row in present.rows}
+    older = [trial for trial in present.curves if trial not in begun and trial not in ended]
     found = []
-    for trial in (*store.unfinished, *older):
-        event = begun.get(trial, {})
-        if event and (event["seed"] not in seeds or (networks is not None and event["config"] not in networks)):
+    for trial in (*present.unfinished, *older):
+        event, curve = begun.get(trial, {}), present.curve(trial)
+        listed = present.listing.trial(trial) if present.listing else None
+        name, seed = listed or (event.get("network", ""), event.get("seed"))
+        if seed is not None and seed not in present.study["seeds"]:
             continue
-        reached, value = curves.get(trial, (0, None))
-        facts = (event.get("network", ""), event.get("seed"), reached, event.get("epochs", 0), event.get("macs", 0))
-        found.append(UnderWay(trial, *facts, value))
+        value = getattr(curve[-1], MEASURES[measure]) if curve else None
+        reached = curve[-1].epoch if curve else 0
+        found.append(UnderWay(trial, name, seed, reached, event.get("epochs", 0), event.get("macs", 0), value))
     return found
 
 
@@ -181,7 +179,7 @@ def _seconds_left(store: Store, running: Sequence[UnderWay]) -> float | None:
     start = _when(store, "start")
     planned, usual = store.study.get("planned"), store.study["recipe"].get("epochs", 0)
     macs = {row.trial: row.macs for row in store.rows} | {each.trial: each.macs for each in running}
-    done = sum(macs.get(epoch.trial, 0) for epoch in store.epochs[store.earlier :])
+    done = sum(macs.get(epoch.trial, 0) for epoch in store.recent)
     if start is None or not done or not isinstance(planned, int) or len(store.rows) >= planned:
         return None
     parts = [(each.macs * each.epochs, each.macs * each.epoch) for each in running]

@@ -36,7 +36,7 @@ class History:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __contains__(self, config: str) -> bool:
+    def __contains__(self, config: str | None) -> bool:
         return config in self._numbers
 
     def add(self, config: str, trial: FrozenTrial) -> None:
@@ -54,7 +54,7 @@ class History:
 
         They are a function of the search's seed and of what this history holds.
         """
-        # A study of Optuna reads its trials once for a sampler; this one is as fresh as its sampler.
+        # What Optuna reads of a study, it reads once for a sampler; so this one is as fresh as the sampler.
         past = optuna.load_study(study_name="history", storage=self._storage, sampler=_sampler(self._study, len(self)))
         trial = self._storage.get_trial(self._asking)
         space = past.sampler.infer_relative_search_space(past, trial)

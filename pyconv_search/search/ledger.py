@@ -13,7 +13,7 @@ import hashlib
 import json
 import statistics
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,17 @@ class Ledger:
         """The trials of networks that were accepted, whatever their state."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if config_of(t) is not None]
 
-    def agree(self, rows: Sequence[Row], curve_of: CurveOf, known: Sequence[Candidate] = ()) -> None:
-        """Make this file say what the journal's ``rows`` say: add what is missing; if anything differs, begin anew.
+    def agree(
+        self,
+        rows: Sequence[Row],
+        curve_of: CurveOf,
+        departed: Collection[str] = (),
+        known: Sequence[Candidate] = (),
+    ) -> None:
+        """Make this file say what the study's ``rows`` say: add what is missing; if anything differs, begin anew.
 
-        ``known``: networks of the study that need not be worked out again.
+        So does what has left the study, the ``departed`` configurations. ``known``: networks of the study that need not
+        be worked out again.
         """
         grouped, stored = self._grouped(rows), {config_of(t): t for t in self.trials() if t.state.is_finished()}
         ready = {network.config: network for network in known}
@@ -98,7 +105,7 @@ class Ledger:
             if config not in stored or not _says(stored[config], ended, ready.get(config))
         }
         networks = self._networks(differing, ready)
-        if any(config in stored for config in networks):
+        if any(config in stored for config in networks) or any(c in departed for c in stored if c not in grouped):
             optuna.delete_study(study_name=self.optuna.study_name, storage=self.optuna._storage)
             self._open()
             networks = self._networks(grouped, ready)

@@ -97,10 +97,8 @@ def run(
             study, values = folders.open_folder(study, folder, command)
         with heard.orderly(), Journal(folder) as journal:
             with waiting("reading what has been run", console):
-                folders.write_study(folder, values)
-                found = store.read(folder)
-                journal.append_event("start", command=command, time=now(), **folders.provenance(study))
-                strategy = make_strategy(study, folder, found.rows, found.curve)
+                values, found, proposed = folders.begin(study, values, journal, now())
+                strategy = make_strategy(study, folder, found.current().rows, found.curve, proposed, found.departed)
                 work = Work(study, strategy, journal, found, retry_failed)
                 left = work.more()
             bridge = Bridge(work, heard, max((epoch.seconds for epoch in found.epochs), default=0.0))
@@ -130,7 +128,7 @@ def _close(bridge: Bridge, strategy: Strategy, journal: Journal) -> None:
     why = {"why": bridge.abort} if bridge.abort else {}
     # What ended the run, such as a full disk, may be in the way of this, too: it is what is reported.
     with suppress(UserError, OSError) if bridge.abort else nullcontext():
-        strategy.settle(list(bridge.work.rows.values()), bridge.work.curve)
+        strategy.settle(bridge.work.ended, bridge.work.curve)
         _note_spent(journal)
         store.write_tables(journal.folder)
         journal.append_event("interrupted" if bridge.ending else "finished", time=now(), **why)
@@ -451,12 +449,14 @@ def _tune(order: _Order, bridge: Bridge, scheduler: TrialScheduler, scratch: str
 class _Asha(AsyncHyperBandScheduler):
     """ASHA (Li et al. 2020) that knows what earlier runs measured, so that it judges as if there had been one run.
 
-    ``curves`` holds, for each trial that has a past, its measure by epoch.
+    ``curves`` holds, for each trial that has a past, its measure by epoch. Of a trial that turns out to have begun
+    anew the past is forgotten.
     """
 
     def __init__(self, curves: dict[str, dict[int, float]], **options: Any) -> None:
         super().__init__(**options)
         self._curves = curves
+        self._shown: dict[str, dict[int, float]] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, trial)
@@ -469,9 +469,25 @@ class _Asha(AsyncHyperBandScheduler):
             super().on_trial_add(cast(Any, None), past)  # ASHA does not look at the controller
             self._show(past, self._curves.pop(trial, {}))
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        epoch, value = result.get("epoch"), result.get(cast(str, self._metric))
+        past = self._shown.get(trial.trial_id, {})
+        if value is not None and epoch is not None:
+            if past.get(epoch, value) != value:
+                self._forget(trial, {n: past[n] for n in past if n < epoch})
+            self._shown.setdefault(trial.trial_id, {})[epoch] = value
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def _forget(self, trial: Any, kept: dict[int, float]) -> None:
+        """Take a trial out of the rungs, but for the epochs that still count."""
+        for _, recorded in self._trial_info[trial.trial_id]._rungs:
+            recorded.pop(trial.trial_id, None)
+        self._show(trial, kept)
+
     def _show(self, trial: Any, curve: dict[int, float]) -> None:
+        self._shown[trial.trial_id] = dict(curve)
         for epoch, value in sorted(curve.items()):
-            self.on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
+            super().on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
 
 
 def _scheduler(study: Study, work: Work) -> TrialScheduler:
@@ -488,5 +504,5 @@ def _scheduler(study: Study, work: Work) -> TrialScheduler:
         reduction_factor=study.scheduler.factor,
         stop_last_trials=False,
     )
-    asha.show_ended(list(work.rows))
+    asha.show_ended([row.trial for row in work.ended])
     return asha

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
+from optuna.trial import FrozenTrial
+
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search.history import History
-from pyconv_search.search.ledger import CurveOf, Ledger, decode
+from pyconv_search.search.ledger import CurveOf, Ledger, config_of, decode
 from pyconv_search.space.sampling import draw
 from pyconv_search.study.plan import Candidate, candidate, candidates
 from pyconv_search.study.study import Study
@@ -45,7 +47,7 @@ class Strategy(ABC):
 class Listed(Strategy):
     """Networks known beforehand: the study's rows, its grid, or its random sample."""
 
-    def __init__(self, study: Study, ledger: Ledger) -> None:
+    def __init__(self, study: Study, ledger: Ledger, proposed: Sequence[Candidate] = ()) -> None:
         super().__init__(study, ledger)
         self._known = self._left = candidates(study)
 
@@ -54,7 +56,7 @@ class Listed(Strategy):
         return proposed
 
     def settle(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
-        self._ledger.agree(rows, curve_of, self._known)
+        self._ledger.agree(rows, curve_of, known=self._known)
 
 
 class Tpe(Strategy):
@@ -64,24 +66,32 @@ class Tpe(Strategy):
     what a network costs is known exactly and need not be learned. Optuna is asked again at once; after PATIENCE
     refusals in a row seeded random draws take the turn, as they do for the first ``startup`` networks. What is proposed
     is a function of the search's seed and the recorded history, so that an interrupted search goes on as it would have.
+    ``proposed`` are the networks that earlier runs proposed, by the journal; they and those that only Optuna's file
+    knows yet are as many as the study asks for at most.
     """
 
-    def __init__(self, study: Study, ledger: Ledger) -> None:
+    def __init__(self, study: Study, ledger: Ledger, proposed: Sequence[Candidate] = ()) -> None:
         super().__init__(study, ledger)
         self._seen = History(study)
         self._resumed: list[Candidate] = []
         self._drawn = 0
-        self._reopen()
+        self._reopen(proposed)
 
-    def _reopen(self) -> None:
+    def _reopen(self, proposed: Sequence[Candidate]) -> None:
         """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
+        told = {config_of(trial): trial for trial in self._ledger.trials()}
+        for row in proposed:
+            self._resume(row, told.get(row.config))
         domains = {p.name: p.domain for p in self._study.space.parameters}
-        for trial in self._ledger.trials():
-            values = {name: decode(domains[name], trial.params[name]) for name in domains if name in trial.params}
-            row = candidate(self._study, values)
-            if self._is_new(row):
-                self._seen.add(row.config, trial)
-                self._resumed.append(row)
+        for config, trial in told.items():
+            if config not in self._seen:
+                values = {name: decode(domains[name], trial.params[name]) for name in domains if name in trial.params}
+                self._resume(candidate(self._study, values), trial)
+
+    def _resume(self, row: Candidate | None, trial: FrozenTrial | None) -> None:
+        if self._is_new(row) and len(self._seen) < self._study.search.trials:
+            self._seen.add(row.config, trial or self._ledger.add(row))
+            self._resumed.append(row)
 
     def propose(self) -> list[Candidate]:
         if self._resumed:
@@ -127,9 +137,18 @@ STRATEGIES: dict[str, type[Listed] | type[Tpe]] = {"rows": Listed, "grid": Liste
 
 
 def make_strategy(
-    study: Study, folder: Path, rows: Sequence[Row] = (), curve_of: CurveOf = lambda trial: ()
+    study: Study,
+    folder: Path,
+    rows: Sequence[Row] = (),
+    curve_of: CurveOf = lambda trial: (),
+    proposed: Sequence[Candidate] = (),
+    departed: Collection[str] = (),
 ) -> Strategy:
-    """The strategy that the study names, going on where an earlier run in ``folder`` stopped with ``rows``."""
+    """The strategy that the study names, going on where an earlier run in ``folder`` stopped with ``rows``.
+
+    ``proposed`` are the networks that an adaptive search proposed there and the study still has, in their order;
+    ``departed`` the configurations that have left the study.
+    """
     ledger = Ledger(study, folder)
-    ledger.agree(rows, curve_of, candidates(study))
-    return STRATEGIES[study.search.kind](study, ledger)
+    ledger.agree(rows, curve_of, departed, candidates(study))
+    return STRATEGIES[study.search.kind](study, ledger, proposed)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pyconv_search.results.curves import Curves
+from pyconv_search.results.listing import PROPOSED, to_entry
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.standing import best_so_far
 from pyconv_search.results.store import Journal, Store
@@ -38,7 +40,7 @@ class Running:
 class Totals:
     """Sums over the trials of a study, kept up as trials are queued, started and ended, since they are shown at each.
 
-    ``best`` is the complete trial with the lowest value of ``measure``, the first of several. ``done`` are the
+    ``best`` is the complete trial with the lowest value of ``measure``. ``done`` are the
     multiply-adds of ended trials times the epochs that they trained for, ``whole`` times those of their recipes,
     ``queued`` the same of the waiting trials.
     """
@@ -71,7 +73,7 @@ class Work:
     ) -> None:
         self.study, self._strategy, self._journal, self.folder = study, strategy, journal, journal.folder
         self._retry = retry_failed if isinstance(retry_failed, Retry) else Retry()
-        self._failed = {row.trial: row.reason for row in store.rows if retry_failed and row.status == "failed"}
+        self._failed = {row.trial: row for row in store.rows if retry_failed and row.status == "failed"}
         self.rows = {row.trial: row for row in store.rows if row.trial not in self._failed}
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None
@@ -80,9 +82,10 @@ class Work:
         self._queue: OrderedDict[str, tuple[Candidate, int]] = OrderedDict()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
         self._apart = set(self._failed)  # Tried again, each in its own way.
-        self._curves: dict[str, dict[int, Epoch]] = {}
+        self._listed = None if store.listing is None else set(store.listing.configs)
+        self._curves = Curves()
         for epoch in store.epochs:
-            self._curves.setdefault(epoch.trial, {})[epoch.epoch] = epoch
+            self._curves.add(epoch)
 
     def next(self) -> dict[str, Any] | None:
         """The next trial as plain JSON values; None when there is nothing left to start."""
@@ -92,7 +95,7 @@ class Work:
         self.totals.queued -= _effort(row)
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
         if trial in self._failed:
-            spec = self._retry.applied(spec, self._failed[trial])
+            spec = self._retry.applied(spec, self._failed[trial].reason)
         self.running[trial] = running = Running(spec, row.cost.macs)
         names = {"network": row.name, "config": row.config, "seed": seed}
         self._journal.append_begin(trial=trial, **names, macs=running.macs, epochs=running.planned)
@@ -139,6 +142,7 @@ class Work:
                 if trial in self.rows and trial not in self._trials:
                     self._count(self.rows[trial])
                 self._trials[trial] = (row, trials)
+            self._list(row, trials)
             self._observe(trials[0])
         for i, seed in enumerate(self.study.seeds):
             for row, trials in proposed:
@@ -155,12 +159,16 @@ class Work:
         self.ended.append(row)
         self.totals.end(row, self.study.recipe.epochs)
 
+    def _list(self, row: Candidate, trials: Sequence[str]) -> None:
+        """Note a network that was not known when the run began."""
+        if self._listed is not None and row.config not in self._listed:
+            self._journal.append_event(PROPOSED, network=to_entry(row.config, row.name, row.values, trials))
+            self._listed.add(row.config)
+
     def epoch(self, epoch: Epoch) -> None:
-        """Note one epoch of a running trial; one that is already in the journal is not written again."""
-        curve = self._curves.setdefault(epoch.trial, {})
-        if epoch.epoch not in curve:
+        """Note one epoch of a running trial; one whose numbers are already in the journal is not written again."""
+        if self._curves.add(epoch):
             self._journal.append_epoch(epoch)
-            curve[epoch.epoch] = epoch
         if epoch.trial in self.running:
             self.running[epoch.trial].epochs = epoch.epoch
             self.on_change()
@@ -169,6 +177,9 @@ class Work:
         """Note what became of a trial; a second row of the same trial is not taken."""
         if row.trial in self.rows:
             return
+        if not row.epochs and not row.device:  # All that is known of it is what came before.
+            row = replace(row, epochs=len(self.curve(row.trial)))
+        self._curves.end(row)
         self._journal.append_row(row)
         self.rows[row.trial] = row
         self._count(row)
@@ -183,14 +194,17 @@ class Work:
             self._strategy.observe(row, [self.rows[other] for other in trials], self.curve(trials[0]))
 
     def measured(self, column: str) -> dict[str, dict[int, float]]:
-        """One column of every learning curve that is known so far, by trial and epoch."""
+        """One column of every learning curve that is known so far, by trial and epoch; none of what begins anew."""
+        anew = {trial for trial, row in self._failed.items() if self._retry.anew(row)}
         return {
-            trial: {n: getattr(epoch, column) for n, epoch in curve.items()} for trial, curve in self._curves.items()
+            trial: {epoch.epoch: getattr(epoch, column) for epoch in self.curve(trial)}
+            for trial in self._curves.trials()
+            if trial not in anew or trial in self.rows
         }
 
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of a trial that are known so far."""
-        return [epoch for _, epoch in sorted(self._curves.get(trial, {}).items())]
+        return self._curves.of(trial)
 
     @property
     def waiting(self) -> int:

@@ -41,6 +41,10 @@ class Candidate:
         return _config(self.architecture, self.overrides)
 
 
+# The parts of a study on which its configurations depend, the very objects, and its configurations.
+_latest: tuple[tuple[Any, ...], list[Candidate]] = ((), [])
+
+
 def candidate(study: Study, values: Assignment, name: str = "") -> Candidate | None:
     """The configuration of an assignment on the study's data, or None where a constraint of the space does not hold."""
     info = study.data.info
@@ -61,10 +65,20 @@ def candidates(study: Study) -> list[Candidate]:
     """Every configuration that is known beforehand, each once, in the order in which they run; none for an adaptive
     search.
 
+    They are kept until another study is asked for, since a run asks for them in several places.
+
     Raises:
         DocumentError: if a listed row breaks a constraint of the space or repeats another row's configuration.
         UserError: if the space cannot give as many random networks as asked for.
     """
+    global _latest
+    parts = (study.space, study.search, study.recipe, study.data.info, study.document)
+    if not all(part is kept for part, kept in zip(parts, _latest[0], strict=False)) or not _latest[0]:
+        _latest = (parts, _candidates(study))
+    return list(_latest[1])
+
+
+def _candidates(study: Study) -> list[Candidate]:
     if study.search.kind == "rows":
         return _rows(study)
     if study.search.kind == "grid":

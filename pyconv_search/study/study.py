@@ -20,6 +20,7 @@ from pyconv_search.space.describe import check
 from pyconv_search.space.document import Document
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
+from pyconv_search.study.baseline import check_baseline, read_baseline
 from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.joint import check_recipes, recipe_of
@@ -125,6 +126,8 @@ class Checkpoints:
 class Study:
     """A validated study. ``objectives`` maps names to ``min`` or ``max``; the first measure selects the winner.
 
+    The others are compared with ``baseline``; None: with the first.
+
     Measures are errors and losses, so ``min`` is all that they can be; a cost may also be maximised.
     """
 
@@ -144,6 +147,7 @@ class Study:
     document: Document
     # How many minutes a trial may make no progress: infinite for ``none``, None where that follows from the epochs.
     stall: float | None = None
+    baseline: Assignment | None = None
 
     @property
     def measure(self) -> str:
@@ -177,6 +181,7 @@ def load_study(file: str | FilePath) -> Study:
     if study is None or space is None:
         raise UserError(f"{file}: is not a study")
     check(study.space, study.data.info.input, study.data.info.classes)
+    check_baseline(study.baseline, study.space, study.data.info, doc)
     most_epochs(study)
     return study
 
@@ -226,6 +231,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
     checkpoints = _checkpoints(fields.section("checkpoints", None))
     stall = _stall(fields)
     published = read_published(fields, tuple(name for name, _ in search.rows if name))
+    baseline = read_baseline(fields, search.kind, search.rows, space)
     if space is None or data is None or fields.problems.found:
         return None
     return Study(
@@ -244,6 +250,7 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         published=published,
         document=doc,
         stall=stall,
+        baseline=baseline,
     )
 
 

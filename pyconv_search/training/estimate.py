@@ -63,7 +63,13 @@ def plain(rows: Sequence[Candidate], found: Estimate) -> dict[str, Any]:
     """The estimate as plain JSON values, with what was measured."""
     values = {key: value for key, value in asdict(found).items() if key not in ("rates", "longest")}
     measured = [
-        {"name": row.name, "macs": row.cost.macs, "training": rate.training, "evaluation": rate.evaluation}
+        {
+            "name": row.name,
+            "config": row.config,
+            "macs": row.cost.macs,
+            "training": rate.training,
+            "evaluation": rate.evaluation,
+        }
         for row, rate in zip(rows, found.rates, strict=True)
         if rate.measured
     ]

@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pyconv_search.files import read_json
 from pyconv_search.results import files
 from pyconv_search.results.store import Store
 
 FILE = "together.json"
+MOST_BYTES = 2**26
 # The stack has to be faster by so much: rounds of one measurement are up to 5 % apart on a shared machine, and at the
 # end of a study fewer and longer pieces of work leave more cores idle.
 MARGIN = 1.1
@@ -64,12 +66,15 @@ class Verdict:
 def read(folder: Path) -> dict[str, Verdict]:
     """The verdicts of a run by their key; none where the file is missing or damaged, as they can be measured again."""
     try:
-        found = json.loads((folder / FILE).read_bytes())["verdicts"]
+        found = read_json(folder / FILE, MOST_BYTES, "a file of verdicts")["verdicts"]
         known = [{f.name: values[f.name] for f in fields(Verdict) if f.name in values} for values in found]
         verdicts = [Verdict(**{**v, "apart": tuple(v["apart"]), "stacked": tuple(v["stacked"])}) for v in known]
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = {verdict.key: verdict for verdict in verdicts}
+        for verdict in verdicts:
+            str(verdict)  # which computes with what was read
+    except Exception:  # of JSON that holds anything at all
         return {}
-    return {verdict.key: verdict for verdict in verdicts}
+    return kept
 
 
 def of(store: Store) -> list[Verdict]:

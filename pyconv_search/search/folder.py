@@ -190,6 +190,7 @@ def _git(file: Path) -> dict[str, Any] | None:
             ["git", "-c", "core.fsmonitor=false", "-C", str(file.parent), *words],
             capture_output=True,
             text=True,
+            errors="replace",  # names of files, which git can be set to give as they are
             timeout=10,
             check=True,
         ).stdout.strip()

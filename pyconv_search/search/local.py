@@ -19,11 +19,13 @@ from pyconv_search.errors import UserError
 from pyconv_search.search.patching import patched
 
 # The path of a Unix socket has at most 107 bytes (unix(7)). Ray puts
-# "/session_2026-11-30_18-15-52_216129_4194304/sockets/plasma_store.99" behind its folder.
+# so much behind its folder.
 SOCKET_BYTES = 107
-RAYS_OWN_BYTES = 68
+RAYS_OWN_BYTES = len("/session_2026-11-30_18-15-52_216129_4194304/sockets/plasma_store.99")
 PREFIX = "pyconv-ray-"
-MOST_BYTES = SOCKET_BYTES - RAYS_OWN_BYTES - len(PREFIX) - len("/12345678")
+# Ray lets every user into its own folder, so that stands in one of ours.
+INNER = "r"
+MOST_BYTES = SOCKET_BYTES - RAYS_OWN_BYTES - len(f"/{PREFIX}12345678/{INNER}")
 # Descriptions of trials and rows pass through it, never images or weights; Ray takes a third of the memory otherwise.
 OBJECT_STORE_BYTES = 128 * 2**20
 
@@ -47,7 +49,7 @@ def scratch() -> Iterator[Path]:
     """
     folder = _made()
     try:
-        yield folder
+        yield folder / INNER
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

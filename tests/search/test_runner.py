@@ -21,6 +21,7 @@ import pytest
 import ray
 from rich.console import Console
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.report.page import render
 from pyconv_search.results import store
@@ -66,7 +67,7 @@ def test_every_trial_runs_once_on_reused_workers_and_never_again(
     assert set(executed(out).values()) == {1}
     assert len(found.epochs) == len(executed(out)) == 18
     workers = {line.split()[2] for line in (out / "epochs.log").read_text().splitlines()}
-    assert len(workers) <= (os.cpu_count() or 2) < 6 or (os.cpu_count() or 2) >= 6
+    assert len(workers) <= usable_cores()
     assert len(pd.read_parquet(out / "rows.parquet")) == 6
     assert optuna_states(out) == ["COMPLETE"] * 3
     lines = said.getvalue().splitlines()

@@ -155,7 +155,7 @@ def _kaggle(path: Path) -> dict[str, str]:
     try:
         with path.open(newline="", encoding="utf-8") as text:
             return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(text)}
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:  # a broken table raises anything at all, csv.Error among it
         raise UserError(f"{path}: is not a table of ImageId and PredictionString ({one_line(error)})") from error
 
 

@@ -83,5 +83,5 @@ def test_the_kernel_is_asked_where_it_counts(tmp_path: Path, monkeypatch: pytest
     assert kernel_kills() == 2
     monkeypatch.setattr(losses, "_groups", lambda: [tmp_path / "v1"])
     assert kernel_kills() == 4
-    monkeypatch.setattr(losses, "_groups", lambda: [])
+    monkeypatch.setattr(losses, "_groups", list)
     assert kernel_kills() is None

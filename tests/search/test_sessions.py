@@ -64,10 +64,9 @@ def test_a_closed_guard_ends_its_sessions_and_no_other() -> None:
 def test_what_ray_starts_leads_a_session_of_its_own_for_as_long_as_wanted() -> None:
     services = pytest.importorskip("ray._private.services")
     usual, guard = services.ConsolePopen, Guard()
-    with own_sessions(guard):
-        with services.ConsolePopen(["sleep", "300"]) as found:
-            assert os.getsid(found.pid) == found.pid != os.getsid(0)
-            assert guard.leaders == [found]
-            guard.close()
-            found.wait(20)
+    with own_sessions(guard), services.ConsolePopen(["sleep", "300"]) as found:
+        assert os.getsid(found.pid) == found.pid != os.getsid(0)
+        assert guard.leaders == [found]
+        guard.close()
+        found.wait(20)
     assert services.ConsolePopen is usual

@@ -187,17 +187,16 @@ def _connection(
     cluster: Cluster | None, guard: Guard | None, supervisor: Supervisor, console: Console
 ) -> Iterator[None]:
     """Ray as :func:`connected` has it, watched over; it is reported what takes its time."""
-    with ExitStack() as stack:
-        with waiting(f"joining the cluster at {cluster.address}" if cluster else "starting Ray", console):
-            stack.enter_context(connected(cluster, guard))
-        if cluster:
-            supervisor.cluster.begin()
-        ending = stack.enter_context(ExitStack())
-        try:
-            yield
-        finally:
-            supervisor.leave()
-            ending.enter_context(waiting("ending Ray", console))
+    stack = ExitStack()
+    with waiting(f"joining the cluster at {cluster.address}" if cluster else "starting Ray", console):
+        stack.enter_context(connected(cluster, guard))
+    if cluster:
+        supervisor.cluster.begin()
+    try:
+        yield
+    finally:
+        supervisor.leave()
+        with waiting("ending Ray", console):
             stack.close()
 
 
@@ -247,7 +246,7 @@ class Bridge(Searcher):
         self._specs: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, BaseException | None] = {}
         self._losses: Counter[str] = Counter()
-        self._lock, self._closed = threading.RLock(), False
+        self._lock, self._closed, self._begun = threading.RLock(), False, False
         self._killed_by_kernel = losses.kernel_kills()
 
     @property
@@ -262,11 +261,11 @@ class Bridge(Searcher):
 
     def stage(self) -> str:
         """What the run waits for; empty while trials make progress."""
-        if not self._specs or self.places.begun:
+        if not self.work.running:
             return ""
         if not len(self.places):
             return "waiting for workers: they start and import PyTorch, or have no free place yet"
-        return "waiting for the first epoch: the workers read the data and train"
+        return "" if self._begun or self.places.begun else "waiting for the first epoch: the workers read the data"
 
     def name_of(self, key: str) -> str:
         """What Tune calls ``key``, for people."""
@@ -312,6 +311,7 @@ class Bridge(Searcher):
         if "abort" in result:
             raise UserError(result["abort"])
         epochs = [epoch_from_dict(values) for values in json.loads(result["epochs"])]
+        self._begun = True
         self.places.progress(trial_id, max((epoch.seconds for epoch in epochs), default=0.0))
         for epoch in epochs:
             self.work.epoch(epoch)

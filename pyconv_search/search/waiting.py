@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -30,6 +31,7 @@ class Lasting:
         try:
             return self._stream.write(text)
         except (OSError, ValueError):
+            self._forsake()
             return len(text)
 
     def flush(self) -> None:
@@ -37,7 +39,12 @@ class Lasting:
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            return
+            self._forsake()
+
+    def _forsake(self) -> None:
+        """Lead the stream nowhere, so that what it still holds does not fail later."""
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

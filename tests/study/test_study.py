@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,13 @@ def test_two_rows_of_one_name_are_told(write_study: Write) -> None:
     rows = [{"name": "one", "levels": 1}, {"name": "one", "levels": 2}]
     with pytest.raises(UserError, match=r"search.rows\[1\].name: 'one' is the name of two rows"):
         load_study(write_study(space_text=space, search={"rows": rows}))
+
+
+def test_how_long_a_trial_may_make_no_progress(write_study: Write) -> None:
+    for written, read, shown in ((None, None, None), (30, 30.0, 30.0), (0.5, 0.5, 0.5), ("none", math.inf, "none")):
+        study = load_study(write_study(**({} if written is None else {"stall": written})))
+        assert study.stall == read
+        assert json.loads(json.dumps(study_to_dict(study)))["stall"] == shown
+    for wrong in (0, -1, "never", [1]):
+        with pytest.raises(UserError, match=r"stall: must be "):
+            load_study(write_study(stall=wrong))

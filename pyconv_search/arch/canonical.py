@@ -12,7 +12,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pyconv_search.arch.heads import HEADS
 from pyconv_search.arch.heads.head import Head
 from pyconv_search.arch.spec import Architecture
-from pyconv_search.fields import Fields, Path, Problems, SpecError, kind_of
+from pyconv_search.fields import Fields, Path, Problem, Problems, SpecError, kind_of
+
+# What no architecture comes near, so that whatever is larger is refused before anything is computed of it.
+MOST_VALUES, MOST_DEPTH, MOST_TEXT, MOST_BITS = 100_000, 32, 256, 64
 
 
 def to_dict(value: Any) -> Any:
@@ -36,10 +39,47 @@ def from_dict(values: Any) -> Architecture:
         SpecError: with the place of every value that is missing, unknown or of another kind, or with what
             :class:`pyconv_search.arch.spec.Architecture` finds.
     """
+    _bounded(values)
     problems = Problems()
     found = _record(Architecture, values, (), problems)
     problems.check()
     return found
+
+
+def _bounded(values: Any) -> None:
+    """SpecError at the first value that is not plain JSON, or is larger than in any architecture; reads no further."""
+    waiting: list[tuple[Path, Any]] = [((), values)]
+    count = 1
+    while waiting:
+        path, value = waiting.pop()
+        if problem := _unfit(value):
+            raise SpecError([Problem(path, problem)])
+        if not isinstance(value, (Mapping, list, tuple)):
+            continue
+        count += len(value)
+        if count > MOST_VALUES:
+            raise SpecError([Problem((), f"must hold {MOST_VALUES:,} values at most, but holds more")])
+        if len(path) >= MOST_DEPTH:
+            raise SpecError([Problem(path[:3], f"must be nested {MOST_DEPTH} deep at most, but is deeper")])
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        waiting += [((*path, key), item) for key, item in items]
+
+
+def _unfit(value: Any) -> str:
+    """What is wrong with a value by itself, its items left aside; empty where nothing is."""
+    if isinstance(value, Mapping):
+        other = next((key for key in value if not isinstance(key, str) or len(key) > MOST_TEXT), None)
+        if other is None and None not in value:
+            return ""
+        got = f"one of {len(other):,}" if isinstance(other, str) else f"a {type(other).__name__}"
+        return f"must have texts of {MOST_TEXT} characters at most as its keys, but got {got}"
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return f"must be an integer of {MOST_BITS} bits at most, but has {value.bit_length():,} bits"
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        return f"must be a text of {MOST_TEXT} characters at most, but has {len(value):,}"
+    if value is None or isinstance(value, (list, tuple, bool, int, float, str)):
+        return ""
+    return f"must be plain JSON, but got a {type(value).__name__}"
 
 
 def _record(kind: Any, values: Any, path: Path, problems: Problems) -> Any:

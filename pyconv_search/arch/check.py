@@ -36,6 +36,9 @@ _WORDS: dict[str, Collection[str]] = {
     "shortcut": SHORTCUTS,
 }
 
+# More than any published network has: 152 layers are 50 blocks, the 10,000 layers that may be asked for are 5,000.
+MOST_STAGES, MOST_BLOCKS = 64, 5_000
+
 
 def check(arch: Architecture) -> None:
     """Raise SpecError with every mistake of ``arch``."""
@@ -125,6 +128,11 @@ def _check_shape(arch: Architecture, problems: Problems) -> None:
         size = "×".join(map(str, arch.input))
         problems.add(("input",), f"must be channels×height×width or channels×time×height×width, but got {size}")
         problems.check()
+    if len(arch.stages) > MOST_STAGES:
+        problems.add(
+            ("stages",), f"must be {MOST_STAGES} at most, but got {len(arch.stages):,}; nearest: {MOST_STAGES}"
+        )
+        problems.check()
     check_kernel(arch.stem.kernel, arch.dimensions, ("stem", "kernel"), problems)
     FAMILIES[arch.family].check(arch, problems)
     steps = math.prod(stage.time_stride for stage in arch.stages) * arch.stem.time_stride
@@ -147,6 +155,10 @@ def check_kernel(kernel: int | tuple[int, ...], dimensions: int, path: Path, pro
 
 def _check_stage(arch: Architecture, stage: Stage, in_width: int, path: Path, problems: Problems) -> None:
     blocks = FAMILIES[arch.family].BLOCKS
+    if stage.blocks > MOST_BLOCKS:
+        problems.add(
+            (*path, "blocks"), f"must be {MOST_BLOCKS:,} at most, but got {stage.blocks:,}; nearest: {MOST_BLOCKS:,}"
+        )
     if not blocks[stage.block].widens and stage.conv.width != stage.out:
         problems.add(
             (*path, "out"),

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from pyconv_search.errors import UserError
+from pyconv_search.fields import shown
+from pyconv_search.files import open_plain
 from pyconv_search.models.sorting import canonical_state, follow_order
+from pyconv_search.models.tensors import check_header
 from pyconv_search.results import files
 from pyconv_search.results.row import Epoch, epoch_from_dict
 from pyconv_search.training.learner import Learner
@@ -95,8 +98,12 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
         learner.optimizer.state[parameters[name]]["momentum_buffer"] = own
     if learner.averages is not None:
         _fill(learner.averages.module, _section(checkpoint.tensors, "average/"))
-        learner.averages.n_averaged.fill_(checkpoint.numbers["averaged"])
-    learner.scaler.load_state_dict(checkpoint.numbers["scaler"])
+    try:
+        if learner.averages is not None:
+            learner.averages.n_averaged.fill_(checkpoint.numbers["averaged"])
+        learner.scaler.load_state_dict(checkpoint.numbers["scaler"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DamagedCheckpoint(f"its numbers are those of another training: {shown(error, 300)}") from None
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -142,18 +149,36 @@ def load(path: Path) -> Checkpoint | None:
         UserError: if it cannot be read.
     """
     try:
-        tensors, metadata = _read(path)
+        os.stat(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    os.close(open_plain(path))
+    try:
+        check_header(path)
+        tensors, metadata = _read(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
-        raise DamagedCheckpoint(f"{path}: not a checkpoint: {error}") from None
+        raise DamagedCheckpoint(f"{path}: not a checkpoint: {shown(error, 300)}") from None
     if metadata.get("format") != FORMAT:
-        raise DamagedCheckpoint(f"{path}: not a checkpoint: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        found = shown(metadata.get("format"))
+        raise DamagedCheckpoint(f"{path}: not a checkpoint: its format is {found}, not {FORMAT!r}")
     if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise DamagedCheckpoint(f"{path}: damaged: its content is not what was written")
+    try:
+        return _made(tensors, metadata)
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{path}: not a checkpoint of this version: {shown(error, 300)}") from None
+
+
+def _made(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Checkpoint:
+    """What the content of a file says; an error of Python's where it says something else."""
     steps, sums = json.loads(metadata["begun"])
+    numbers = json.loads(metadata["numbers"])
+    if type(steps) is not int or not all(isinstance(n, (int, float)) for n in sums) or not isinstance(numbers, dict):
+        raise ValueError("its numbers are none")
     return Checkpoint(
         trial=metadata["trial"],
         plan=metadata["plan"],
@@ -162,7 +187,7 @@ def load(path: Path) -> Checkpoint | None:
         started=metadata["started"],
         train_seconds=float(metadata["train_seconds"]),
         tensors={name: tensor for name, tensor in tensors.items() if not name.startswith("best/")},
-        numbers=json.loads(metadata["numbers"]),
+        numbers=numbers,
         begun=(steps, tuple(sums)),
         best=_section(tensors, "best/"),
     )
@@ -216,8 +241,6 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    # Opened here first: safetensors gives a missing or unreadable file errors of its own.
-    path.open("rb").close()
     with safetensors.safe_open(path, framework="pt") as file:
         tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, dict(file.metadata() or {})

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +14,7 @@ import pytest
 import torch
 
 import pyconv_search
-from pyconv_search.arch.canonical import canonical_json
+from pyconv_search.arch.canonical import canonical_json, from_dict
 from pyconv_search.arch.presets import preset
 from pyconv_search.errors import UserError
 from pyconv_search.search import images
@@ -39,7 +44,7 @@ def test_files_that_are_no_trained_network(tmp_path: Path) -> None:
 
     (tmp_path / "text").write_text("no weights")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
-    for name, words in {"text": "cannot be read", "missing": "cannot be read", "foreign": "does not name"}.items():
+    for name, words in {"text": "cannot be read", "missing": "no such file", "foreign": "does not name"}.items():
         with pytest.raises(UserError, match=words):
             pyconv_search.load_model(tmp_path / name)
 
@@ -52,3 +57,68 @@ def test_an_architecture_that_is_none_or_another_network_s(text: str | None, tmp
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign", {"architecture": text})
     with pytest.raises(UserError, match="foreign: is not a network of ours: "):
         pyconv_search.load_model(tmp_path / "foreign")
+
+
+def fill(path: Path, stages: int, blocks: int, numbers: int) -> Path:
+    """A small file that names a network of so many blocks."""
+    from safetensors.torch import save_file
+
+    values = json.loads(canonical_json(preset("resnet-20-cifar")))
+    values["stages"] = [{**values["stages"][0], "blocks": blocks}] * stages
+    save_file({"a": torch.zeros(numbers, dtype=torch.uint8)}, path, {"architecture": json.dumps(values)})
+    return path
+
+
+@pytest.mark.parametrize(("stages", "blocks"), [(1, 4_900), (12, 4_900), (1, 100)])
+def test_a_small_file_never_builds_a_large_network(stages: int, blocks: int, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pyconv_search.models.load.build", lambda arch: pytest.fail("was built"))
+    with pytest.raises(UserError, match=r"holds 10,000 numbers, but its architecture has [\d,]+ parameters"):
+        pyconv_search.load_model(fill(tmp_path / "file", stages, blocks, 10_000))
+    # As many numbers as it has, but in one tensor.
+    params = pyconv_search.cost(from_dict(json.loads(architecture_in(tmp_path / "file")))).params
+    if params < 10**6:
+        with pytest.raises(UserError, match="holds 1 tensors, but its architecture has 100 blocks"):
+            pyconv_search.load_model(fill(tmp_path / "file", stages, blocks, params))
+
+
+def architecture_in(path: Path) -> str:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as opened:
+        return opened.metadata()["architecture"]
+
+
+def test_headers_and_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "longer").write_bytes(struct.pack("<Q", 2**63) + b"{}")
+    with (tmp_path / "sparse").open("wb") as file:
+        file.write(struct.pack("<Q", 2**25))
+        file.truncate(2**26)
+    os.mkfifo(tmp_path / "fifo")
+    for name, words in {
+        "longer": "no whole file of safetensors",
+        "sparse": "its header has 33,554,432 bytes, of which 16,777,216 at most are read",
+        "fifo": "it is not a plain file",
+        "": "it is a folder",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            pyconv_search.load_model(tmp_path / name)
+
+
+def test_every_damaged_byte_of_the_header_is_told(tmp_path: Path) -> None:
+    from pyconv_search.models import build
+    from pyconv_search.training.checkpoint import save_weights
+
+    arch = preset("resnet-20-cifar")
+    save_weights(build(arch), tmp_path / "whole", {"architecture": canonical_json(arch)})
+    content = (tmp_path / "whole").read_bytes()
+    draws = random.Random(0)
+    length = 8 + int.from_bytes(content[:8], "little")
+    for at in [*range(8), *draws.sample(range(8, length), 60)]:
+        for value in (0, 255, draws.randrange(256)):
+            (tmp_path / "damaged").write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
+            with contextlib.suppress(UserError):  # a name in another network's words may still be the same network
+                pyconv_search.load_model(tmp_path / "damaged")
+    for cut in [*range(20), length - 1, length, len(content) - 1]:
+        (tmp_path / "damaged").write_bytes(content[:cut])
+        with pytest.raises(UserError, match="damaged: cannot be read"):
+            pyconv_search.load_model(tmp_path / "damaged")

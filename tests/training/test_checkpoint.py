@@ -207,6 +207,32 @@ def test_a_safetensors_file_of_somebody_else_is_told(tmp_path: Path):
         load(path)
 
 
+@pytest.mark.parametrize("change", [("curve", "[1]"), ("begun", "[1]"), ("begun", '["a", []]'), ("numbers", "[]")])
+def test_content_of_another_shape_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change):
+    """Whole and with its checksum, but from hands that do not know the format."""
+    path, dump, (key, text) = tmp_path / "t1.safetensors", checkpoint._write, change
+    monkeypatch.setattr(
+        checkpoint,
+        "_write",
+        lambda path, tensors, metadata: dump(
+            path, tensors, {**(own := {**metadata, key: text}), "sha256": checkpoint._digest(tensors, without(own))}
+        ),
+    )
+    save(path, state())
+    with pytest.raises(DamagedCheckpoint, match="not a checkpoint of this version"):
+        load(path)
+
+
+def without(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key != "sha256"}
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path):
+    os.mkfifo(tmp_path / "t1.safetensors")
+    with pytest.raises(UserError, match="not a plain file"):
+        load(tmp_path / "t1.safetensors")
+
+
 def test_set_aside_keeps_the_file_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "t1.safetensors"
     path.write_bytes(b"hello")

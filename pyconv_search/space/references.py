@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyconv_search.fields import Path, Problems, kind_of, path_text, shown, suggestion
+from pyconv_search.fields import ABSENT, Path, Problems, cut, kind_of, path_text, shown, suggestion
 from pyconv_search.space.domains import Domain
 
 _REFERENCE = re.compile(r"^\$([A-Za-z][A-Za-z0-9_]*)((?:\[\d+\])*)$")
@@ -20,27 +20,35 @@ def reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
 
 def check_references(value: Any, domains: Mapping[str, Domain], path: Path, problems: Problems) -> None:
     """Every reference names a parameter, and its index exists in every value of the domain."""
+    known: dict[str, str] = {}
+    for where, text in _texts(value, path):
+        if text.startswith("$") and not problems.full and (wrong := known.setdefault(text, _wrong(text, domains))):
+            problems.add(where, wrong, own=True)
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Every text inside ``value`` with its key path."""
+    if isinstance(value, str):
+        yield path, value
     children: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        check_references(child, domains, (*path, key), problems)
-    if not isinstance(value, str) or not value.startswith("$"):
-        return
-    read = reference(value)
+        yield from _texts(child, (*path, key))
+
+
+def _wrong(text: str, domains: Mapping[str, Domain]) -> str:
+    """What is wrong with a reference, or nothing."""
+    read = reference(text)
     if read is None:
-        problems.add(path, f"{value!r} is not a reference; for example: $levels or $levels[0]")
-    elif read[0] not in domains:
-        known = list(domains)
-        problems.add(
-            path,
-            f"unknown parameter {read[0]!r}{suggestion(read[0], known)}; known: {', '.join(known) or 'none'}",
-        )
-    elif read[1]:
-        for candidate in domains[read[0]].values:
-            try:
-                indexed(candidate, read[1])
-            except (TypeError, IndexError, KeyError):
-                problems.add(path, f"{value} does not exist where {read[0]} is {shown(candidate)}")
-                break
+        return f"{shown(text)} is not a reference; for example: $levels or $levels[0]"
+    name, indices = read
+    if name not in domains:
+        return f"unknown parameter {shown(name)}{suggestion(name, domains)}; known: {', '.join(domains) or 'none'}"
+    for candidate in domains[name].values if indices else ():
+        try:
+            indexed(candidate, indices)
+        except (TypeError, IndexError, KeyError):
+            return f"{cut(text)} does not exist where {name} is {shown(candidate)}"
+    return ""
 
 
 def references(value: Any, path: Path = ()) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
@@ -62,18 +70,37 @@ def indexed(value: Any, indices: tuple[int, ...]) -> Any:
     return value
 
 
-def filled(value: Any, values: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    """``value`` with every reference replaced; one to an inactive parameter becomes null, which leaves the default."""
+def filled(value: Any, values: Mapping[str, Any], path: Path, problems: Problems, inactive: Any = ABSENT) -> Any:
+    """``value`` with every reference replaced.
+
+    One to an inactive parameter becomes ABSENT as the value of a key, which leaves the default, and null in a list.
+    """
     if isinstance(value, dict):
         return {key: filled(child, values, (*path, key), problems) for key, child in value.items()}
     if isinstance(value, list):
-        return [filled(child, values, (*path, i), problems) for i, child in enumerate(value)]
+        return [filled(child, values, (*path, i), problems, None) for i, child in enumerate(value)]
     read = reference(value)
     if read is None:
         return value
     found = values.get(read[0])
     try:
-        return None if found is None else indexed(found, read[1])
+        return inactive if found is None else indexed(found, read[1])
     except (TypeError, IndexError):
         problems.add(path, f"{value} does not exist where {read[0]} is {shown(found)} ({path_text(path)})")
-        return None
+        return inactive
+
+
+def typed(section: Any, path: Path) -> tuple[str, tuple[int, ...], Path] | None:
+    """The reference through which the value at ``path`` of a filled section came, and where it stands inside of that.
+
+    None where the value is written out in the section itself.
+    """
+    value, rest = section, path
+    while (read := reference(value)) is None:
+        if not rest:
+            return None
+        try:
+            value, rest = value[rest[0]], rest[1:]
+        except (LookupError, TypeError):
+            return None
+    return (*read, rest)

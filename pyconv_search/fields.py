@@ -197,14 +197,14 @@ class Fields:
             hint = f"; write a blank after the colon: {cut(match[1])}: {cut(match[2])}" if match else ""
             problems.add(path, f"must be a mapping of keys to values, but got {kind_of(values)}{hint}", own=True)
             values = {}
-        self._values = {key: value for key, value in values.items() if value is not ABSENT}
+        self.values = {key: value for key, value in values.items() if value is not ABSENT}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._values
+        return key in self.values
 
     def names(self) -> list[str]:
         """The keys that are present, in the order in which they are written."""
-        return [str(key) for key in self._values]
+        return [str(key) for key in self.values]
 
     def add(self, key: str | int, text: str, *, own: bool = False) -> None:
         """Note a mistake in the value of ``key``; ``own``: by itself, whatever else is written."""
@@ -217,21 +217,21 @@ class Fields:
     def take(self, key: str, default: Any = _REQUIRED) -> Any:
         """The value as it stands; the default, or None, where it is null or a required one is missing: mistakes."""
         self._known[key] = None
-        if key not in self._values:
+        if key not in self.values:
             if default is _REQUIRED:
                 self.problems.add((*self.path, key), "is required, but missing", key=True, own=True)
                 return None
             return default
-        if self._values[key] is None:
+        if self.values[key] is None:
             hint = "" if default is _REQUIRED else ", or leave the key out"
             self.problems.add((*self.path, key), f"has no value; write one behind it{hint}", key=True, own=True)
             return None if default is _REQUIRED else default
-        return self._values[key]
+        return self.values[key]
 
     def drop(self, key: str) -> None:
         """Read on as if ``key`` were absent."""
         self._known[key] = None
-        self._values.pop(key, None)
+        self.values.pop(key, None)
 
     def section(self, key: str, default: Any = _REQUIRED) -> Fields:
         """A nested mapping."""
@@ -261,8 +261,8 @@ class Fields:
         bounds = f"{low:g} or more" if high is None else f"between {low:g} and {high:g}"
         fallback = low if default is _REQUIRED else default
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            comma = isinstance(value, str) and _COMMA.match(value)
-            hint = f"; with a decimal point: {value.replace(',', '.')}" if comma else ""
+            comma = _COMMA.match(value) if isinstance(value, str) else None
+            hint = f"; with a decimal point: {comma[0].replace(',', '.')}" if comma else ""
             self.add(key, f"must be a number ({bounds}), but got {kind_of(value)}{hint}", own=True)
             return fallback
         if not low <= value <= (float("inf") if high is None else high) or value in (float("inf"), float("-inf")):
@@ -305,7 +305,7 @@ class Fields:
     def close(self) -> None:
         """Report every key that nobody asked for, with the nearest known one."""
         before: tuple[str, Any] = ("", None)
-        for key, value in self._values.items():
+        for key, value in self.values.items():
             if self.problems.full:
                 return
             if key not in self._known:
@@ -316,7 +316,7 @@ class Fields:
         """Report an unknown key; where it is another one misspelt, that this one is missing is no second mistake."""
         known = sorted(set(self._known))
         match = (_NO_BLANK.match(key) or _NO_COLON.match(key)) if value is None else None
-        near = closest(match[1] if match else key, [word for word in known if word not in self._values] or known)
+        near = closest(match[1] if match else key, [word for word in known if word not in self.values] or known)
         near = near or closest(key, known)
         if match and near:
             what = "a blank after the colon" if ":" in match[0][: len(match[1]) + 1] else "a colon"
@@ -329,7 +329,7 @@ class Fields:
             hint = f"; did you mean {near}?"
         else:
             hint = f"; known here: {', '.join(known)}"
-        if near and near not in self._values:
+        if near and near not in self.values:
             self.problems.withdraw((*self.path, near))
         self.problems.add((*self.path, key), f"unknown key{hint}", key=True, own=True)
 

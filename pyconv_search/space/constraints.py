@@ -66,6 +66,11 @@ class Expression:
         end = node.end_col_offset or 0
         return self.source[self.offset(node) : self.places[min(end, len(self.places) - 1)]].strip()
 
+    def names_at(self) -> Iterator[tuple[str, int]]:
+        """Its names, each once, with the offset at which it first stands."""
+        found = [(node.id, self.offset(node)) for node in ast.walk(self.tree) if _named(node)]
+        yield from dict(sorted(found, key=lambda pair: -pair[1])).items()
+
     def unconditional(self) -> Iterator[tuple[str, int]]:
         """What keeps it from being a condition, part by part, each with its offset.
 

@@ -18,8 +18,8 @@ def reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
     return (match[1], tuple(int(i) for i in re.findall(r"\d+", match[2]))) if match else None
 
 
-def check_references(value: Any, domains: Mapping[str, Domain], path: Path, problems: Problems) -> None:
-    """Every reference names a parameter, and its index exists in every value of the domain."""
+def check_references(value: Any, domains: Mapping[str, Domain | None], path: Path, problems: Problems) -> None:
+    """Every reference names a parameter, and its index exists in every value of the domain (None: not known)."""
     known: dict[str, str] = {}
     for where, text in _texts(value, path):
         if text.startswith("$") and not problems.full and (wrong := known.setdefault(text, _wrong(text, domains))):
@@ -35,7 +35,7 @@ def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
         yield from _texts(child, (*path, key))
 
 
-def _wrong(text: str, domains: Mapping[str, Domain]) -> str:
+def _wrong(text: str, domains: Mapping[str, Domain | None]) -> str:
     """What is wrong with a reference, or nothing."""
     read = reference(text)
     if read is None:
@@ -43,7 +43,8 @@ def _wrong(text: str, domains: Mapping[str, Domain]) -> str:
     name, indices = read
     if name not in domains:
         return f"unknown parameter {shown(name)}{suggestion(name, domains)}; known: {', '.join(domains) or 'none'}"
-    for candidate in domains[name].values if indices else ():
+    domain = domains[name]
+    for candidate in domain.values if domain and indices else ():
         try:
             indexed(candidate, indices)
         except (TypeError, IndexError, KeyError):

@@ -302,6 +302,10 @@ class Fields:
                 self.add(key, f"must be at most {MOST_NAME} characters, but got {len(value):,}", own=True)
         return value
 
+    def strangers(self) -> list[str]:
+        """The keys that nobody has asked for so far."""
+        return [str(key) for key in self.values if key not in self._known]
+
     def close(self) -> None:
         """Report every key that nobody asked for, with the nearest known one."""
         before: tuple[str, Any] = ("", None)

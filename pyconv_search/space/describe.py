@@ -127,7 +127,7 @@ def check(
     Raises:
         DocumentError: with every number that does not fit, each once.
     """
-    found = list(_unused(space))
+    found: list[Problem] = []
     accepted = 0
     try:
         chosen, exact = telling(space)
@@ -139,6 +139,7 @@ def check(
                 accepted += not space.violated(values, cost(space.resolved(values, input, classes)))
         except SpecError as error:
             found += error.problems
+    found = found or list(_unused(space))  # what is wrong elsewhere may have taken a reference's place
     if exact and not accepted and not found and not may_be_empty:
         found = [_nothing(space, input, classes)]
     if found:

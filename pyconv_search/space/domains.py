@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyconv_search.fields import Fields, Path, closest, cut, integer, kind_of, shown
+from pyconv_search.fields import Fields, Path, integer, kind_of, shown
 
 MOST_VALUES = 100_000
 
@@ -67,11 +67,10 @@ def read_domain(fields: Fields) -> Domain | None:
         if kind not in given:
             fields.take(kind, None)
     if len(given) != 1:
-        for key in (*given, "step", "powers_of", "steps", "log") if given else ():
+        for key in (*given, "step", "powers_of", "steps", "log"):
             fields.take(key, None)
-        meant = [name for name in fields.names()[:9] if closest(name.partition(":")[0], READERS)]
-        if given or not meant:  # else the unknown key says it
-            got = ", ".join(map(cut, given or fields.names()[:9])) or "none"
+        if given or not fields.strangers():  # else an unknown key says it
+            got = ", ".join(given or fields.names()) or "none"
             text = f"must have exactly one of the keys {', '.join(READERS)}, but got {got}"
             fields.problems.add(fields.path, text)
         return None

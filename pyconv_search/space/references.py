@@ -21,9 +21,16 @@ def reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
 def check_references(value: Any, domains: Mapping[str, Domain | None], path: Path, problems: Problems) -> None:
     """Every reference names a parameter, and its index exists in every value of the domain (None: not known)."""
     known: dict[str, str] = {}
+    unknown: set[str] = set()  # names that are told once, since the mistake may be in the parameter's own name
     for where, text in _texts(value, path):
-        if text.startswith("$") and not problems.full and (wrong := known.setdefault(text, _wrong(text, domains))):
-            problems.add(where, wrong, own=True)
+        if not text.startswith("$") or problems.full:
+            continue
+        name = (reference(text) or (text,))[0]
+        if text not in known:
+            known[text] = _wrong(text, domains)
+        if known[text] and name not in unknown:
+            problems.add(where, known[text], own=True)
+        unknown |= set() if name in domains else {name}
 
 
 def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:

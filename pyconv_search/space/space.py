@@ -304,10 +304,14 @@ def space_of(doc: Document) -> Space:
     """The space that a document describes; raises DocumentError with every mistake."""
     problems = doc.problems()
     found = _space_of(doc, problems)
-    if not problems.found:
+    foreign = [] if problems.full else list(_foreign(found))
+    if not problems.found and not foreign:
         return found
     if problems.sound(("network", "preset"), ("network", "family"), ("network", "input")):
         for problem in found.certain_mistakes(problems.sound(("network",), ("parameters",))):
+            problems.note(problem)
+    for name, problem in foreign:
+        if problems.sound(("parameters", name, found.by_name[name].domain.kind)):
             problems.note(problem)
     raise doc.error(problems.found)
 
@@ -330,7 +334,7 @@ def _space_of(doc: Document, problems: Problems) -> Space:
     if base and "family" in network and network.sound("family") and family != base.get("family", "resnet"):
         network.add("family", f"comes with the preset, which is no {family}; leave it out")
     size = integers(network.take("input", base.get("input", IMAGE)), ("network", "input"), problems)
-    if len(size) not in (3, 4):
+    if network.sound("input") and len(size) not in (3, 4):
         text = f"must be [channels, height, width] or, for video, time second, but got {shown(list(size))}"
         network.add("input", text, own=True)
     classes = network.integer("classes", base.get("classes", _published_classes(network, base)), low=2)
@@ -338,7 +342,7 @@ def _space_of(doc: Document, problems: Problems) -> Space:
     recipe = fields.section("recipe", {})
     fields.close()
     sections = {"network": network, "recipe": recipe}
-    for key, section in sections.items():
+    for key, section in sections.items() if problems.sound(("parameters", "any")) else ():
         check_references(section.values, domains, (key,), problems)
     return Space(
         name, about, parameters, network.values, constraints, size, classes, doc, base, recipe.values
@@ -410,7 +414,6 @@ def _expression(
     try:
         expression = parse(source)
         wrong = [*islice(expression.unconditional(), 1)] or [*_unknown(expression, path, domains, fields)]
-        wrong = wrong or [*_foreign(expression, domains)]
     except ExpressionError as error:
         wrong = [(str(error), error.offset)]
     for text, offset in wrong:
@@ -422,6 +425,8 @@ def _unknown(
     expression: Expression, path: Path, domains: Mapping[str, Domain | None], fields: Fields
 ) -> Iterator[tuple[str, int]]:
     """The names that a condition may not read, each with its offset."""
+    if not fields.problems.sound(("parameters", "any")):
+        return
     for name, offset in expression.names_at():
         if name in domains:
             continue
@@ -437,16 +442,19 @@ def _unknown(
         yield f"unknown name {shown(name)}{suggestion(name, domains)}{above}; {known}", offset
 
 
-def _foreign(expression: Expression, domains: Mapping[str, Domain | None]) -> Iterator[tuple[str, int]]:
-    """The constants with which a condition compares a parameter though they are none of its values."""
-    for name, constants, one_will_do, offset in expression.compared():
-        domain = domains.get(name)
-        if domain is None:
-            continue
-        foreign = [value for value in constants if domain.index(value) is None]
-        if one_will_do and len(foreign) < len(constants):  # a list may hold more numbers than the space
-            foreign = [value for value in foreign if isinstance(value, str)]
-        for value in foreign[:1]:
-            texts = [other for other in domain.values[:1000] if isinstance(other, str)]
-            hint = suggestion(value, texts) if isinstance(value, str) else ""
-            yield f"{shown(value)} is no value of {name}{hint}; legal: {domain}", offset
+def _foreign(space: Space) -> Iterator[tuple[str, Problem]]:
+    """The parameters that conditions compare with what is none of their values, each with the mistake."""
+    conditions = [(("parameters", p.name, "when"), p.when) for p in space.parameters if p.when]
+    for path, expression in (*conditions, *((("constraints", i), c) for i, c in enumerate(space.constraints))):
+        for name, constants, one_will_do, offset in expression.compared():
+            if name not in space.by_name:
+                continue
+            domain = space.by_name[name].domain
+            foreign = [value for value in constants if domain.index(value) is None]
+            if one_will_do and len(foreign) < len(constants):  # a list may hold more numbers than the space
+                foreign = [value for value in foreign if isinstance(value, str)]
+            for value in foreign[:1]:
+                texts = [other for other in domain.values[:1000] if isinstance(other, str)]
+                hint = suggestion(value, texts) if isinstance(value, str) else ""
+                text = f"{shown(value)} is no value of {name}{hint}; legal: {domain}"
+                yield name, Problem(path, text, at=space.document.inside(path, offset))

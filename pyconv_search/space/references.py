@@ -20,7 +20,7 @@ def reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
 
 def check_references(value: Any, domains: Mapping[str, Domain | None], path: Path, problems: Problems) -> None:
     """Every reference names a parameter, and its index exists in every value of the domain (None: not known)."""
-    known: dict[str, str] = {}
+    known: dict[str, tuple[Path | None, str]] = {}
     unknown: set[str] = set()  # names that are told once, since the mistake may be in the parameter's own name
     for where, text in _texts(value, path):
         if not text.startswith("$") or problems.full:
@@ -28,8 +28,9 @@ def check_references(value: Any, domains: Mapping[str, Domain | None], path: Pat
         name = (reference(text) or (text,))[0]
         if text not in known:
             known[text] = _wrong(text, domains)
-        if known[text] and name not in unknown:
-            problems.add(where, known[text], own=True)
+        place, wrong = known[text]
+        if wrong and name not in unknown:
+            problems.add(where if place is None else place, wrong, own=True)
         unknown |= set() if name in domains else {name}
 
 
@@ -42,21 +43,29 @@ def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
         yield from _texts(child, (*path, key))
 
 
-def _wrong(text: str, domains: Mapping[str, Domain | None]) -> str:
-    """What is wrong with a reference, or nothing."""
+def _wrong(text: str, domains: Mapping[str, Domain | None]) -> tuple[Path | None, str]:
+    """What is wrong with a reference, or nothing, and where if not there: in one of the parameter's values."""
     read = reference(text)
     if read is None:
-        return f"{shown(text)} is not a reference; for example: $levels or $levels[0]"
+        return None, f"{shown(text)} is not a reference; for example: $levels or $levels[0]"
     name, indices = read
     if name not in domains:
-        return f"unknown parameter {shown(name)}{suggestion(name, domains)}; known: {', '.join(domains) or 'none'}"
+        known = ", ".join(domains) or "none"
+        return None, f"unknown parameter {shown(name)}{suggestion(name, domains)}; known: {known}"
     domain = domains[name]
-    for candidate in domain.values if domain and indices else ():
-        try:
-            indexed(candidate, indices)
-        except (TypeError, IndexError, KeyError):
-            return f"{cut(text)} does not exist where {name} is {shown(candidate)}"
-    return ""
+    lacking = [v for v in domain.values if not _has(v, indices)] if domain and indices else []
+    if not domain or not lacking:
+        return None, ""
+    said = f"{cut(text)} does not exist where {name} is {shown(lacking[0])}"
+    return (None if len(lacking) == len(domain) else ("parameters", name, *domain.place(lacking[0]))), said
+
+
+def _has(value: Any, indices: tuple[int, ...]) -> bool:
+    try:
+        indexed(value, indices)
+    except (TypeError, IndexError, KeyError):
+        return False
+    return True
 
 
 def references(value: Any, path: Path = ()) -> Iterator[tuple[Path, str, tuple[int, ...]]]:

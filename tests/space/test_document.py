@@ -68,7 +68,8 @@ def test_every_mark_points_at_its_text() -> None:
 )
 def test_refusals_name_the_place(text: str, place: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse(text, "f")
+        doc = parse(text, "f")
+        raise doc.error(doc.refused)
     assert str(caught.value).startswith(place)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

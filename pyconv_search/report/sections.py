@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ from pyconv_search.report.words import (
 )
 from pyconv_search.results.row import Row
 from pyconv_search.results.tables import compact, parameter_names, tables
+
+_FORMULAS = tuple("=+-@\t\r\n")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +190,20 @@ def settings(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def csv_text(d: Digest) -> str:
-    """The table of rows (see :func:`pyconv_search.results.tables.tables`) as CSV, without rounding."""
+    """The table of rows (see :func:`pyconv_search.results.tables.tables`) as CSV, without rounding.
+
+    A text that a spreadsheet would compute has an apostrophe before it, which spreadsheets show as the text alone.
+    """
     rows, _ = tables(d.store)
+    rows = rows.copy()
+    for name in rows.select_dtypes("string").columns:
+        rows[name] = rows[name].map(_inert, na_action="ignore")
     return str(rows.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL))
+
+
+def _inert(text: str) -> str:
+    """The text with an apostrophe before it, where a spreadsheet would take it for a formula; not before a number."""
+    return text if _NUMBER.fullmatch(text) or not text.startswith(_FORMULAS) else f"'{text}"
 
 
 def starts(d: Digest) -> list[dict[str, str]]:

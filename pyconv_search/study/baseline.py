@@ -22,9 +22,8 @@ def read_baseline(
         return None
     if not isinstance(value, Mapping):
         return _row(fields, value, kind, rows)
-    before = len(fields.problems.found)
     found = space.complete(value, (*fields.path, "baseline"), fields.problems)
-    if len(fields.problems.found) == before and kind == "rows" and all(found != listed for _, listed in rows):
+    if fields.sound("baseline") and kind == "rows" and all(found != listed for _, listed in rows):
         fields.add("baseline", "is none of the study's rows; list it in search.rows, too")
     return found
 

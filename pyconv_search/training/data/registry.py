@@ -133,8 +133,7 @@ def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: i
 
 def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:
     """The counts of a subset that was read, for the estimates."""
-    validation = max(round(len(pool.train) * info.validation / (info.train + info.validation)), 1)
-    return replace(info, train=len(pool.train) - validation, validation=validation, test=len(pool.test))
+    return replace(datasets.parted(info, len(pool.train), info), test=len(pool.test))
 
 
 def _check_balance(pool: Pool, classes: int, location: Location) -> None:

@@ -19,6 +19,7 @@ from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
 from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.growth import too_small
 from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
@@ -173,7 +174,16 @@ def load_study(file: str | FilePath) -> Study:
         raise UserError(f"{file}: is not a study")
     check(study.space, study.data.info.input, study.data.info.classes)
     most_epochs(study)
+    _check_growth(study)
     return study
+
+
+def _check_growth(study: Study) -> None:
+    varied = not {"resolution", "preset"}.isdisjoint(study.space.recipe)
+    if varied or study.recipe.resolution < 1:
+        small = list(too_small(study.space, study.data.info, study.recipe_of if varied else lambda _: study.recipe))
+        if small:
+            raise (study.space.document if "resolution" in study.space.recipe else study.document).error(small)
 
 
 def most_epochs(study: Study) -> int:

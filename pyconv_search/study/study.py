@@ -23,6 +23,7 @@ from pyconv_search.study import datasets
 from pyconv_search.study.baseline import check_baseline, read_baseline
 from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.growth import too_small
 from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
@@ -209,7 +210,7 @@ def _joint_errors(study: Study) -> list[SpecError]:
             checked()
         except SpecError as error:
             found.append(error)
-    return found
+    return found or _growth_errors(study)
 
 
 def _space_errors(fields: Fields, space: Space) -> list[SpecError]:
@@ -222,6 +223,16 @@ def _space_errors(fields: Fields, space: Space) -> list[SpecError]:
     except SpecError as error:
         return [error]
     return []
+
+
+def _growth_errors(study: Study) -> list[SpecError]:
+    """What is wrong with the size from which images grow, for the networks of the space."""
+    varied = not {"resolution", "preset"}.isdisjoint(study.space.recipe)
+    if not varied and study.recipe.resolution == 1:
+        return []
+    small = list(too_small(study.space, study.data.info, study.recipe_of if varied else lambda _: study.recipe))
+    written = study.space.document if "resolution" in study.space.recipe else study.document
+    return [written.error(small)] if small else []
 
 
 def most_epochs(study: Study) -> int:

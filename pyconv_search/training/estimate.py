@@ -11,10 +11,10 @@ import numpy as np
 
 from pyconv_search.errors import UserError
 from pyconv_search.space.sampling import sample
+from pyconv_search.study.growth import resolution
 from pyconv_search.study.plan import Candidate, candidate, candidates, planned_trials, trial_spec
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.study.study import Data, Resources, Study
-from pyconv_search.training.schedule import resolution
 
 # Networks that stand for those that an adaptive search will propose.
 _DRAWN = 16

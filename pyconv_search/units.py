@@ -38,9 +38,14 @@ def quantity(value: float | None, unit: str = "", digits: int = 3) -> str:
     return f"{shown} {LARGE[thousands]}{unit}".rstrip()
 
 
-def size(count: float, digits: int = 3) -> str:
+def size_text(count: float, digits: int = 3) -> str:
     """Bytes: ``928 bytes``, ``1.36 GB``."""
     return quantity(count, "bytes" if not _thousands(count, digits) else "B", digits)
+
+
+def sides(size: Iterable[int]) -> str:
+    """The sides of an image, a map or a kernel: ``3×32×32``."""
+    return "×".join(map(str, size))
 
 
 def prefix_of(values: Iterable[float], digits: int = 3) -> tuple[str, float]:
@@ -69,10 +74,9 @@ def duration(seconds: float, digits: int = 3) -> str:
 
 def device_time(seconds: float, device: str, digits: int = 3) -> str:
     """Time that devices are taken, summed over them: ``5.59 core-seconds``, ``12.3 GPU-hours``."""
-    for length, name, most in ((1, "seconds", 60), (_MINUTE, "minutes", 60), (_HOUR, "hours", math.inf)):
-        if _rounded(seconds / length, digits) <= most:
-            break
-    return f"{number(seconds / length, digits)} {device}-{name}"
+    lengths = {"seconds": 1, "minutes": _MINUTE, "hours": _HOUR}
+    name = next((name for name, n in lengths.items() if _rounded(seconds / n, digits) <= _MINUTE), "hours")
+    return f"{number(seconds / lengths[name], digits)} {device}-{name}"
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:

@@ -19,7 +19,9 @@ def magnitudes(least: float, most: float, count: int = 2000) -> list[float]:
     """Values of every order of magnitude, and those around each power of ten and each whole length of time."""
     draw = random.Random(0)
     spread = [math.exp(draw.uniform(math.log(least), math.log(most))) for _ in range(count)]
-    edges = [base * factor for base in (*(10.0**e for e in range(-9, 19)), 60.0, 3600.0, 360_000.0) for factor in AROUND]
+    edges = [
+        base * factor for base in (*(10.0**e for e in range(-9, 19)), 60.0, 3600.0, 360_000.0) for factor in AROUND
+    ]
     return sorted(value for value in [*spread, *edges] if least <= value <= most)
 
 
@@ -65,7 +67,7 @@ def test_quantities_by_hand(value, text):
 
 
 def test_bytes_are_decimal():
-    assert [units.size(n) for n in (0, 928, 1_000, 1_500_000, 999_900_000, 143_771_000_000)] == [
+    assert [units.size_text(n) for n in (0, 928, 1_000, 1_500_000, 999_900_000, 143_771_000_000)] == [
         "0 bytes",
         "928 bytes",
         "1.00 kB",

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pyconv_search.report import figures, published, scales, sections
 from pyconv_search.report.digest import Digest, digest
 from pyconv_search.report.networks import networks
-from pyconv_search.report.words import clipped, count, parameters, short
+from pyconv_search.report.words import clipped, count, parameters
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import Store, read
 
@@ -78,7 +78,6 @@ def _context(d: Digest) -> dict[str, Any]:
         "clipped": clipped,
         "count": count,
         "parameters": parameters,
-        "short": short,
     }
 
 

@@ -8,7 +8,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ import pyconv_search
 from pyconv_search.errors import UserError
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import LOCK, STUDY
-from pyconv_search.study.batches import unfit_batch
+from pyconv_search.study.batches import check_batches
 from pyconv_search.study.plan import candidates, planned_trials
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
+from pyconv_search.training.data.at_hand import counted_study
 
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
 IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
@@ -31,15 +31,16 @@ IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "class
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
     """Make ``folder`` the folder of this study, or recognise it as that.
 
-    Returns the study with its data located, and the plain values of its ``study.json``, which only the holder of the
-    journal's lock may write.
+    Returns the study with its data located and counted, and the plain values of its ``study.json``, which only the
+    holder of the journal's lock may write.
 
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
     found = data.load(**study.data.key)
     known = candidates(study)
-    _check_batches(study, [row.recipe for row in known] or [study.recipe], len(found.train))
+    study = counted_study(study, found.info)
+    check_batches(study, [row.recipe for row in known] or [study.recipe])
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
     values["networks"] = [row.config for row in known] or None
     study = _located(study, Path(found.found_at))
@@ -56,13 +57,6 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
             f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
         )
     return study, values
-
-
-def _check_batches(study: Study, recipes: Iterable[Recipe], train: int) -> None:
-    """UserError where a batch does not fit the images that there really are; of a subset they were estimated before."""
-    for recipe in recipes:
-        for problem in unfit_batch(train, study.resources.workers, recipe):
-            raise study.document.error([problem])
 
 
 def _located(study: Study, found_at: Path) -> Study:

@@ -15,6 +15,7 @@ from rich.text import Text
 from pyconv_search.fields import printable
 from pyconv_search.results.row import Row
 from pyconv_search.search.work import Work
+from pyconv_search.units import duration
 
 QUIET_SECONDS = 30.0
 MOST_SHOWN = 16
@@ -70,7 +71,7 @@ class Progress:
         best = best_so_far(ended)
         parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
         left = self.seconds_left()
-        return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
+        return ", ".join(parts + ([f"{duration(left, digits=2)} left"] if left is not None else []))
 
     def seconds_left(self) -> float | None:
         """The time left at the pace so far, counting every epoch of a network by its multiply-adds."""
@@ -121,10 +122,3 @@ def best_so_far(rows: list[Row]) -> Row | None:
     """The complete trial with the lowest validation top-1 error."""
     complete = [row for row in rows if row.status == "complete" and row.val_top1_error is not None]
     return min(complete, key=lambda row: row.val_top1_error or 0.0, default=None)
-
-
-def duration(seconds: float) -> str:
-    """``1 h 05 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

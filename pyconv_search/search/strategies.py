@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -28,7 +29,7 @@ MOST_DRAWN = 2000
 class Strategy(ABC):
     """Proposes networks; what becomes of them goes to the ledger.
 
-    ``shortfall`` says why the search ended before the number of networks that the study asks for; else it is empty.
+    ``shortfall`` says why the search ended before the number of networks that were planned; else it is empty.
     """
 
     shortfall: str = ""
@@ -94,7 +95,7 @@ class Tpe(Strategy):
         if self._resumed:
             proposed, self._resumed = self._resumed, []
             return proposed
-        if len(self._seen) >= self._study.search.trials:
+        if len(self._seen) >= self._study.searched:
             return []
         for _ in range(PATIENCE if len(self._seen) >= self._study.search.startup else 0):
             trial, row = self._ask()
@@ -108,11 +109,9 @@ class Tpe(Strategy):
         return row is not None and row.config not in self._seen
 
     def _draw(self) -> list[Candidate]:
-        """The next network of the seeded random stream that was not proposed before; none if there seems to be none."""
+        """The next network of the seeded random stream that was not proposed before, or else of all that there are."""
         study = self._study
-        for _ in range(MOST_DRAWN):
-            values = draw(study.space, study.search.seed, self._drawn)
-            self._drawn += 1
+        for values in itertools.chain(self._stream(), study.supply or ()):
             if self._is_new(candidate(study, values)):
                 self._ledger.optuna.enqueue_trial(encode(study, values))
                 trial, row = self._ask()
@@ -124,6 +123,11 @@ class Tpe(Strategy):
             f"{len(study.space.constraints)} constraints"
         )
         return []
+
+    def _stream(self) -> Iterator[Assignment]:
+        for _ in range(MOST_DRAWN):
+            self._drawn += 1
+            yield draw(self._study.space, self._study.search.seed, self._drawn - 1)
 
     def _opened(self, trial: optuna.trial.Trial, row: Candidate) -> Candidate:
         for key, value in identity(row).items():

@@ -26,6 +26,7 @@ from pyconv_search.cli.options import (
     file_or_name,
     print_out,
     read_network,
+    read_space,
 )
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
@@ -59,6 +60,13 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=expanded, help="Th
 Root = Annotated[Path | None, typer.Option(metavar="PATH", parser=expanded, help="Folder or archive that holds it.")]
 Classes = Annotated[int | None, typer.Option(help="A subset of so many classes lies there.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="At the input size and classes of this data set, as a study of it; default: those in the space.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -77,13 +85,12 @@ def _options(
 
 
 @space_app.command("check")
-def space_check(file: File, as_json: AsJson = False) -> None:
+def space_check(file: File, data: Data = None, classes: Classes = None, as_json: AsJson = False) -> None:
     """Validate a space; every mistake with file:line:column, the key, the value and what would be right."""
     from pyconv_search.report.words import count
     from pyconv_search.space.describe import check
-    from pyconv_search.space.space import load_space
 
-    space = load_space(file)
+    space, _ = read_space(file, data, classes)
     check(space)
     said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
     sizes = f"{count(len(space.parameters), 'parameter')}, {count(space.size, 'assignment')}"
@@ -91,29 +98,33 @@ def space_check(file: File, as_json: AsJson = False) -> None:
 
 
 @space_app.command("describe")
-def space_describe(file: File, seed: Seed = 0, as_json: AsJson = False) -> None:
+def space_describe(
+    file: File, data: Data = None, classes: Classes = None, seed: Seed = 0, as_json: AsJson = False
+) -> None:
     """The exact size, the costs, what each constraint lets through, and three samples."""
     from pyconv_search.cli import text
     from pyconv_search.space.describe import check, describe
-    from pyconv_search.space.space import load_space
 
-    space = load_space(file)
+    space, whose = read_space(file, data, classes)
     check(space, may_be_empty=True)
     described = describe(space, seed)
-    print_out(text.description_dict(space, described) if as_json else text.description_text(space, described))
+    print_out(text.description_dict(space, described) if as_json else text.description_text(space, described, whose))
 
 
 @space_app.command("sample")
 def space_sample(
-    file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many networks.")] = 1, seed: Seed = 0
+    file: File,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many networks.")] = 1,
+    data: Data = None,
+    classes: Classes = None,
+    seed: Seed = 0,
 ) -> None:
     """Different random networks that satisfy the constraints, one canonical JSON object a line."""
     from pyconv_search.arch.canonical import to_dict
     from pyconv_search.space.describe import check
     from pyconv_search.space.sampling import sample
-    from pyconv_search.space.space import load_space
 
-    space = load_space(file)
+    space, _ = read_space(file, data, classes)
     check(space)
     for found in sample(space, n, seed):
         arch = found.architecture
@@ -206,17 +217,22 @@ def plan(
     ] = True,
     images_per_second: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Of training the median network: tells the hours without measuring."),
+        typer.Option(
+            min=0.001,
+            help="At which one trial of the median network trains on what a trial takes (not a GPU that several trials "
+            "share): gives the hours without measuring.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a study will run, before anything runs, and the hours that it takes on a machine like this."""
-    from pyconv_search.cli import estimates, text
+    from pyconv_search.cli import estimates, planned
     from pyconv_search.study.study import load_study
+    from pyconv_search.training.data.at_hand import at_hand
 
-    loaded = load_study(study)
-    found = estimates.found(loaded, measure, images_per_second)
-    print_out(text.plan_dict(loaded, found) if as_json else text.plan_text(loaded, found))
+    known = at_hand(load_study(study))
+    found = estimates.found(known.study, measure, images_per_second)
+    print_out(planned.plan_dict(known, found) if as_json else planned.plan_text(known, found))
 
 
 @app.command()

@@ -120,9 +120,9 @@ def bench_train(
 ) -> None:
     """Time whole networks as `run` uses them: evaluation, and steps of training with augmentation and optimizer.
 
-    On random images. Images a second, ms a step, memory, and MFU: the network's multiply-adds (three times as many in
-    training) a second over the highest rate that this machine reaches. Ctrl-C ends with what is measured so far. On
-    Linux the process starts anew at first, with freed memory kept, as in the trials of `run`.
+    On random images. Images a second, the time of a step, memory, and MFU: the network's multiply-adds (three times as
+    many in training) a second over the highest rate that this machine reaches. Ctrl-C ends with what is measured so
+    far. On Linux the process starts anew at first, with freed memory kept, as in the trials of `run`.
     """
     from pyconv_search.cli import bench_train as said
     from pyconv_search.study import datasets

@@ -27,11 +27,11 @@ from pyconv_search.results.standing import (
     WORDS,
     Standing,
     UnderWay,
-    duration,
     standing,
     value_text,
 )
 from pyconv_search.results.store import Store, read
+from pyconv_search.units import duration
 
 # Reading a long journal takes its time: of a run that is watched, at most this share of a core.
 MOST_BUSY = 0.1
@@ -86,7 +86,11 @@ def status_text(store: Store, now: Standing | None = None) -> str:
     if now.best is not None:
         value = value_text(getattr(now.best, MEASURES[now.measure]), now.measure)
         lines.append(f"best so far: {WORDS[now.measure]} {value}, {now.best.name} (seed {now.best.seed})")
-    lines += [f"about {duration(now.seconds_left)} left at the pace so far"] if now.seconds_left is not None else []
+    lines += (
+        [f"about {duration(now.seconds_left, digits=2)} left at the pace so far"]
+        if now.seconds_left is not None
+        else []
+    )
     lines += [f"{name} {said}" for name, said in hours_of(present).items()]
     lines += [f"  seeds together? {verdict}" for verdict in verdicts.of(present)]
     lines += [f"  running: {_trial_text(each, now.measure)}" for each in now.running]
@@ -129,7 +133,7 @@ def _moment(when: datetime) -> str:
 
 
 def _ago(when: datetime) -> str:
-    return duration(max((datetime.now(UTC) - when).total_seconds(), 0.0))
+    return duration(max((datetime.now(UTC) - when).total_seconds(), 0.0), digits=2)
 
 
 def watch(folder: Path, seconds: float, as_json: bool) -> None:

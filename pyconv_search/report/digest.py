@@ -3,21 +3,22 @@
 A configuration is an architecture and the recipe that it is trained by; where the study has one recipe for all they are
 the architectures. Selection: of those with the most complete seeds (all of the study's seeds, if any has them all) the
 one with the lowest mean of the first accuracy objective on the validation split; ties go to fewer MACs. The front is
-taken over the same ones, in that objective and the study's cost objectives (GMACs when it has none).
+taken over the same ones, in that objective and the study's cost objectives (MACs when it has none).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyconv_search.report.stats import Difference, Summary, front, holm, paired_difference, statement, summarize
 from pyconv_search.report.words import labels
 from pyconv_search.results.row import Row
 from pyconv_search.results.store import Store
+from pyconv_search.units import prefix_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,23 @@ ACCURACY = {
 COSTS = {
     m.key: m
     for m in (
-        Measure("gmacs", "macs", "GMACs per image", "multiply-adds, 10⁹", scale=1e-9),
-        Measure("macs", "macs", "GMACs per image", "multiply-adds, 10⁹", scale=1e-9),
-        Measure("params", "params", "Parameters", "millions", scale=1e-6),
-        Measure("activations", "activations", "Activations", "millions", scale=1e-6),
+        Measure("gmacs", "macs", "MACs per image", "multiply-adds"),
+        Measure("macs", "macs", "MACs per image", "multiply-adds"),
+        Measure("params", "params", "Parameters", ""),
+        Measure("activations", "activations", "Activations", ""),
         Measure("receptive_field", "receptive_field", "Receptive field", "pixels"),
     )
 }
+POWERS = {"": "", "k": "thousands", "M": "millions", "G": "billions", "T": "10¹²", "P": "10¹⁵", "E": "10¹⁸"}
+
+
+def fitted(cost: Measure, rows: Iterable[Row]) -> Measure:
+    """The cost in the unit that the largest of the rows asks for: MMACs or GMACs, thousands or millions."""
+    if cost.key == "receptive_field":
+        return cost
+    prefix, factor = prefix_of(value for row in rows if (value := cost.of(row)) is not None)
+    title, unit = (prefix + cost.title, cost.unit) if cost.field == "macs" else (cost.title, POWERS[prefix])
+    return replace(cost, title=title, unit=unit, scale=1 / factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +139,7 @@ class Digest:
     @property
     def cost(self) -> Measure:
         """The cost on the figure's axis."""
-        return self.costs[0] if self.costs else COSTS["gmacs"]
+        return self.costs[0] if self.costs else fitted(COSTS["gmacs"], self.store.rows)
 
     @property
     def baseline_role(self) -> str:
@@ -160,7 +171,7 @@ def digest(store: Store) -> Digest:
     store = store.current()
     objectives = store.study["objectives"]
     accuracy = next((ACCURACY[key] for key in objectives if key in ACCURACY), ACCURACY["top1_error"])
-    costs = tuple(COSTS[key] for key in objectives if key in COSTS)
+    costs = tuple(fitted(COSTS[key], store.rows) for key in objectives if key in COSTS)
     found = _candidates(store, accuracy)
     baseline = _baseline(store, found)
     most = max((len(c.values) for c in found), default=0)

@@ -14,7 +14,7 @@ from pyconv_search.files import expanded
 from pyconv_search.report import figures, published, scales, sections
 from pyconv_search.report.digest import Digest, digest
 from pyconv_search.report.networks import networks
-from pyconv_search.report.words import clipped, count, parameters, short
+from pyconv_search.report.words import clipped, count, parameters
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import Store, read
 
@@ -79,7 +79,6 @@ def _context(d: Digest) -> dict[str, Any]:
         "clipped": clipped,
         "count": count,
         "parameters": parameters,
-        "short": short,
     }
 
 

@@ -25,11 +25,11 @@ from pyconv_search.report.words import (
     p_value,
     parameters,
     seeds,
-    short,
     with_interval,
 )
 from pyconv_search.results.row import Row
 from pyconv_search.results.tables import compact, parameter_names, tables
+from pyconv_search.units import quantity
 
 _FORMULAS = tuple("=+-@\t\r\n")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
@@ -132,7 +132,7 @@ def architectures(d: Digest, drawings: Sequence[Network] = ()) -> Table:
         f"Test {d.accuracy.title} ({unit})",
         "Seeds",
     )
-    head += ("GMACs", "Params (M)", "Activations (M)", "Receptive field (px)", *names, "Mark", "Id")
+    head += ("MACs", "Parameters", "Activations", "Receptive field (px)", *names, "Mark", "Id")
     lines = tuple(_architecture(d, c, names, anchors.get(c.arch_id, "")) for c in d.candidates)
     article = "a" if d.noun == "configuration" else "an"
     return Table("architectures", f"One line {article} {d.noun}: mean ± 95 % t interval over seeds", head, lines)
@@ -269,9 +269,9 @@ def network_summary(d: Digest, network: Network) -> str:
 
 def costs(d: Digest, c: Candidate) -> str:
     """``3.88 GMACs per image and 24.9 M parameters``, and the study's other costs."""
-    parts = [f"{short(c.first.macs / 1e9)} GMACs per image", f"{short(c.first.params / 1e6)} M parameters"]
+    parts = [f"{quantity(c.first.macs, 'MACs')} per image", f"{quantity(c.first.params)} parameters"]
     if any(cost.key == "activations" for cost in d.costs):
-        parts.append(f"{short(c.first.activations / 1e6)} M activations")
+        parts.append(f"{quantity(c.first.activations)} activations")
     if any(cost.key == "receptive_field" for cost in d.costs):
         parts.append(f"a receptive field of {c.first.receptive_field} pixels")
     return listed(parts)
@@ -303,9 +303,9 @@ def _architecture(d: Digest, c: Candidate, names: list[str], anchor: str) -> Lin
         _mean(d, c.summary),
         _mean(d, c.test_summary),
         Cell(f"{len(c.values)} of {len({r.seed for r in c.rows})}", len(c.values), "complete of started", True),
-        Cell(short(first.macs / 1e9), first.macs, f"{first.macs:,} multiply-adds", True),
-        Cell(short(first.params / 1e6), first.params, f"{first.params:,}", True),
-        Cell(short(first.activations / 1e6), first.activations, f"{first.activations:,}", True),
+        Cell(quantity(first.macs), first.macs, f"{first.macs:,} multiply-adds", True),
+        Cell(quantity(first.params), first.params, f"{first.params:,}", True),
+        Cell(quantity(first.activations), first.activations, f"{first.activations:,}", True),
         Cell(str(first.receptive_field), first.receptive_field, numeric=True),
         *(_parameter(first, name) for name in names),
         Cell(words),

@@ -138,13 +138,6 @@ def effort_left(
     return left + unknown * (whole / known if known else 0.0)
 
 
-def duration(seconds: float) -> str:
-    """``1 h 05 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def _under_way(present: Store, measure: str) -> list[UnderWay]:
     """The trials of the study as it is now that have begun and not ended."""
     begun = {event["trial"]: event for event in present.events if event["name"] == BEGIN}

@@ -9,7 +9,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from pyconv_search.results.files import replace
 from pyconv_search.results.records import records
 from pyconv_search.results.store import JOURNAL, LOCK, MOST_STUDY, STUDY, Journal, Store, store_of
 from pyconv_search.search.standing import entries, standing
-from pyconv_search.study.batches import unfit_batch
+from pyconv_search.study.batches import check_batches
 from pyconv_search.study.plan import Candidate, candidate, candidates, planned_trials
 from pyconv_search.study.recipe import Recipe, essence
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
+from pyconv_search.training.data.at_hand import counted_study
 
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
 IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
@@ -35,15 +35,16 @@ IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "class
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
     """Make ``folder`` the folder of this study, or recognise it as that.
 
-    Returns the study with its data located, and the plain values of its ``study.json``, which only the holder of the
-    journal's lock may write.
+    Returns the study with its data located and counted, and the plain values of its ``study.json``, which only the
+    holder of the journal's lock may write.
 
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
     found = data.load(**study.data.key)
     known = candidates(study)
-    _check_batches(study, [row.recipe for row in known] or [study.recipe], len(found.train))
+    study = counted_study(study, found.info)
+    check_batches(study, [row.recipe for row in known] or [study.recipe])
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
     values |= {"networks": entries(study, known), "baseline": _baseline(study)}
     study = _located(study, Path(found.found_at))
@@ -88,13 +89,6 @@ def _baseline(study: Study) -> dict[str, Any] | None:
     """The configuration that the study names as its baseline; its file was checked when it was read."""
     network = None if study.baseline is None else candidate(study, study.baseline)
     return None if network is None else {"config": network.config, "parameters": network.values}
-
-
-def _check_batches(study: Study, recipes: Iterable[Recipe], train: int) -> None:
-    """UserError where a batch does not fit the images that there really are; of a subset they were estimated before."""
-    for recipe in recipes:
-        for problem in unfit_batch(train, study.resources.workers, recipe):
-            raise study.document.error([problem])
 
 
 def _located(study: Study, found_at: Path) -> Study:

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from pyconv_search.fields import printable
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.results.standing import MEASURES, WORDS, duration, effort_left, value_text
+from pyconv_search.results.standing import MEASURES, WORDS, effort_left, value_text
 from pyconv_search.search.waiting import say
 from pyconv_search.search.work import Work
+from pyconv_search.units import duration
 
 QUIET_SECONDS = 30.0
 # Of trials that run without an event for so long (an epoch may take hours) one line says that they do.
@@ -81,7 +82,7 @@ class Progress:
         parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
         parts += [f"best {self._value(best)} ({best.name})"] if best else []
         left = self.seconds_left()
-        return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
+        return ", ".join(parts + ([f"{duration(left, digits=2)} left"] if left is not None else []))
 
     def seconds_left(self) -> float | None:
         """The time left at the pace so far, counting every epoch of a network by its multiply-adds."""

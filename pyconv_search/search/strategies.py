@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
@@ -13,6 +14,7 @@ from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search.history import History
 from pyconv_search.search.ledger import CurveOf, Ledger, config_of, decode
 from pyconv_search.space.sampling import draw
+from pyconv_search.space.space import Assignment
 from pyconv_search.study.plan import Candidate, candidate, candidates
 from pyconv_search.study.study import Study
 
@@ -23,7 +25,7 @@ MOST_DRAWN = 2000
 class Strategy(ABC):
     """Proposes networks; what becomes of them goes to the ledger.
 
-    ``shortfall`` says why the search ended before the number of networks that the study asks for; else it is empty.
+    ``shortfall`` says why the search ended before the number of networks that were planned; else it is empty.
     """
 
     shortfall: str = ""
@@ -97,7 +99,7 @@ class Tpe(Strategy):
         if self._resumed:
             proposed, self._resumed = self._resumed, []
             return proposed
-        if len(self._seen) >= self._study.search.trials:
+        if len(self._seen) >= self._study.searched:
             return []
         if len(self._seen) >= self._study.search.startup:
             for values in self._seen.proposals(PATIENCE):
@@ -114,11 +116,10 @@ class Tpe(Strategy):
         return row is not None and row.config not in self._seen
 
     def _draw(self) -> list[Candidate]:
-        """The next network of the seeded random stream that was not proposed before; none if there seems to be none."""
+        """The next network of the seeded random stream that was not proposed before, or else of all that there are."""
         study = self._study
-        for _ in range(MOST_DRAWN):
-            row = candidate(study, draw(study.space, study.search.seed, self._drawn))
-            self._drawn += 1
+        for values in itertools.chain(self._stream(), study.supply or ()):
+            row = candidate(study, values)
             if self._is_new(row):
                 return [self._accepted(row)]
         self.shortfall = (
@@ -127,6 +128,11 @@ class Tpe(Strategy):
             f"{len(study.space.constraints)} constraints"
         )
         return []
+
+    def _stream(self) -> Iterator[Assignment]:
+        for _ in range(MOST_DRAWN):
+            self._drawn += 1
+            yield draw(self._study.space, self._study.search.seed, self._drawn - 1)
 
     def _accepted(self, row: Candidate) -> Candidate:
         self._seen.add(row.config, self._ledger.add(row))

@@ -20,6 +20,7 @@ from pyconv_search.space.masks import Ints, Mask, satisfied
 from pyconv_search.space.references import references
 from pyconv_search.space.sampling import Sample, draw, sample
 from pyconv_search.space.space import COSTS, Assignment, Space
+from pyconv_search.units import sides
 
 EXACT = 1500  # networks that are built one by one, about half a second
 LISTED = 1_000_000  # assignments that are looked at all together
@@ -188,8 +189,11 @@ def _nothing(space: Space, input: tuple[int, ...] | None, classes: int | None) -
         space.resolved(next(space.assignments()), input, classes)
     except SpecError as error:
         return error.problems[0]
+    at = f"at {sides(input or space.input)} and {classes or space.classes:,} classes"
+    whose, option = (", the data's", " with --data") if input else ("", "")
     return Problem(
-        ("constraints",), "no assignment satisfies all of them; see what each lets through with space describe"
+        ("constraints",),
+        f"no assignment satisfies all of them {at}{whose}; see what each lets through with `space describe`{option}",
     )
 
 

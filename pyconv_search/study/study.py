@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import MOST_EPOCHS, Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
+from pyconv_search.study.supply import Supply, supply
 from pyconv_search.study.views import unfit
 
 MOST_TRIALS = 100_000
@@ -56,10 +58,14 @@ class Data:
         return values | ({"classes": self.info.classes} if self.info.subset else {})
 
     @property
+    def held_out(self) -> int:
+        """How many images validate; of a subset, about how many until it is read."""
+        return self.info.validation if self.validation is None else self.validation
+
+    @property
     def train(self) -> int:
-        """How many images are trained on; of a subset, about how many."""
-        held_out = self.info.validation if self.validation is None else self.validation
-        return self.info.train + self.info.validation - held_out
+        """How many images are trained on; of a subset, about how many until it is read."""
+        return self.info.train + self.info.validation - self.held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,16 @@ class Study:
     def measure(self) -> str:
         """The objective that is measured, not computed, and that rungs and the verdict compare."""
         return next(name for name in self.objectives if name in MEASURES)
+
+    @functools.cached_property
+    def supply(self) -> Supply | None:
+        """Every different configuration that the space holds on these data; None where they are too many to count."""
+        return supply(self)
+
+    @property
+    def searched(self) -> int:
+        """How many configurations a random or adaptive search trains: its ``trials``, or all that the space holds."""
+        return self.search.trials if self.supply is None else min(self.search.trials, len(self.supply))
 
     def recipe_of(self, values: Assignment) -> Recipe:
         """The recipe of an assignment: the study's, with what the space's file replaces in it."""

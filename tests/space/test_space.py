@@ -6,10 +6,10 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -304,12 +304,13 @@ def test_describe_answers_without_torch() -> None:
         ("space: t\nparameters: {name: {choice: [1]}}\nnetwork: {depth: 18}", "parameters.name: is not a usable name"),
     ],
 )
-def test_hostile_and_mistyped_files_are_refused_quickly(text: str, words: str) -> None:
-    begun = time.monotonic()
-    found = mistakes(text)
+def test_hostile_and_mistyped_files_are_refused_for_little_work(
+    bounded: Callable[[int], Any], text: str, words: str
+) -> None:
+    with bounded(15_000_000):
+        found = mistakes(text)
     assert any(words in line for line in found)
     assert len(found) <= 60
-    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,14 @@ from pyconv_search.report.drawing.pen import (
     text_width,
     wrapped,
 )
-from pyconv_search.report.drawing.row import rows, si
+from pyconv_search.report.drawing.row import rows
 from pyconv_search.report.drawing.slab import label
 from pyconv_search.report.svg import ROOT, printable
-from pyconv_search.report.words import clipped, count, short
+from pyconv_search.report.words import clipped, count
 from pyconv_search.results.files import replace
+from pyconv_search.units import quantity
 
-__all__ = ["draw", "si", "write_drawing"]
+__all__ = ["draw", "write_drawing"]
 
 MARGIN, HEAD = 20.0, 52.0
 SMALL = 9.5
@@ -93,7 +94,7 @@ def draw(arch: Architecture, name: str = "") -> str:
 def _facts(arch: Architecture, found: Cost) -> str:
     form = f" · {form_words(arch)}" if form_words(arch) else ""
     return (
-        f"{short(found.params / 1e6)} M parameters · {short(found.gmacs)} GMACs per "
+        f"{quantity(found.params)} parameters · {quantity(found.macs, 'MACs')} per "
         f"{'image' if arch.dimensions == 2 else 'clip'} · "
         f"receptive field {found.receptive_field:,} px{form} · id {arch.arch_id[:8]}"
     )

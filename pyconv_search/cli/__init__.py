@@ -225,6 +225,13 @@ def run(
         raise UserError(f"{given}: says how failed trials are run once more; it goes with --retry-failed")
     loaded = load_study(study)
     folder = out or Path("runs") / study.stem
+    from pyconv_search.search.settled import settled
+
+    if not retry_failed and (found := settled(loaded, folder)) is not None:
+        ended = len(found.current().rows)
+        print(f"nothing left to run: {ended} of {found.study['planned']} trials have ended", file=sys.stderr)
+        print((folder / "report.html").resolve())
+        return
     from pyconv_search.report.page import write_report
     from pyconv_search.search import runner
     from pyconv_search.search.retry import Retry

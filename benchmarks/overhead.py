@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,44 +43,15 @@ import yaml
 from ray import tune
 from rich.console import Console
 
+from benchmarks.nothing import Nothing
 from benchmarks.timing import Sections
 from pyconv_search.results import store
-from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import folder, runner, strategies, work
-from pyconv_search.search.outcome import blank_row
 from pyconv_search.study.study import load_study
 
 SPACE = Path(__file__).parent.parent / "spaces" / "pyconv_psconv_joint.yaml"
 REFERENCE = "plain Ray, reused workers, torch"
 OURS = "pyconv-search"
-
-
-class Nothing:
-    """A trial of one epoch that trains nothing."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = spec
-        self.history: list[Epoch] = []
-
-    @property
-    def done(self) -> bool:
-        return bool(self.history)
-
-    def advance(self) -> Epoch:
-        self.history.append(Epoch(self.spec["trial"], 1, 0.1, 1.0, 50.0, 1.0, 50.0, 10.0, 0.0))
-        return self.history[-1]
-
-    def finish(self) -> Row:
-        return self._row("complete", "", "")
-
-    def so_far(self) -> Row:
-        return self._row("stopped", "scheduler", "")
-
-    def fail(self, error: BaseException) -> Row:
-        return self._row("failed", "error", str(error))
-
-    def _row(self, status: str, reason: str, detail: str) -> Row:
-        return replace(blank_row(self.spec, status, reason, detail), epochs=len(self.history), val_top1_error=50.0)
 
 
 class Empty(tune.Trainable):

@@ -8,8 +8,8 @@ For every ``--search`` and every number of trials ``--n``, in a process of its o
   the folder to the tables, shared among the trials;
 - *memory* in KiB a trial: what the process grew by from the first trial to the end;
 - *journal* and *Optuna* in bytes a trial: of ``journal.jsonl`` and of ``optuna.journal``;
-- *resume* in seconds of wall clock: ``pyconv-search run`` in that folder, in which nothing is left, from the start of
-  the process to its end.
+- *resume* in seconds: ``pyconv-search run`` in that folder, in which nothing is left, from the start of the process to
+  its end; and the CPU seconds of that process (*its CPU*), which other work on the machine lengthens less.
 
 With ``--tune`` the same trials are also run by Ray Tune, and as many empty ones by plain Ray Tune, both with reused
 workers: the driver's CPU in ms a trial, from the first result to the last, and their difference.
@@ -37,7 +37,7 @@ from benchmarks.nothing import Nothing
 
 SEARCHES = ("rows", "grid", "random", "tpe")
 LEVELS = [[a, b, c] for a in (1, 2, 3) for b in (1, 2, 3) for c in (1, 2, 3) if a >= b >= c]
-HEAD = ("first", "last", "all", "memory", "journal", "Optuna", "resume")
+HEAD = ("first", "last", "all", "memory", "journal", "Optuna", "resume", "its CPU")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +51,20 @@ class Measured:
     journal: float
     optuna: float
     resume: float
+    resume_cpu: float
 
 
 def write_study(folder: Path, search: str, n: int) -> Path:
     """A study of ``n`` networks: ten stems, ten pyramids, and a width more for every hundred networks."""
-    widths = 8 + 4 * max(-(-n // 100) * (1 if search in ("rows", "grid") else 2) - 1, 1)
+    widths = range(8, 8 + 4 * -(-n // 100) * (1 if search in ("rows", "grid") else 2), 4)
     parameters = {
         "stem": {"int": [8, 80], "step": 8},
         "levels": {"choice": LEVELS},
-        "width": {"int": [8, widths], "step": 4},
+        "width": {"ordered": list(widths)},
     }
     network = {"depth": 11, "block": "bottleneck", "width": "$width", "levels": "$levels"}
     network["stem"] = {"kernel": 3, "width": "$stem", "stride": 1, "pool": "none"}
-    every = itertools.product(range(8, widths + 1, 4), LEVELS, range(8, 81, 8))
+    every = itertools.product(widths, LEVELS, range(8, 81, 8))
     listed = [{"width": w, "levels": levels, "stem": s} for w, levels, s in itertools.islice(every, n)]
     how: dict[str, Any] = {"rows": {"rows": listed}, "grid": "grid"}  # type: ignore[dict-item]
     (folder / "space.yaml").write_text(
@@ -84,9 +85,11 @@ def write_study(folder: Path, search: str, n: int) -> Path:
 def play(file: Path, out: Path) -> dict[str, float]:
     """Run the whole study without Ray in this process; see :class:`Measured` for what is returned."""
     begun = time.process_time()
+    from pyconv_search.report.page import write_report
     from pyconv_search.results import store
     from pyconv_search.results.store import Journal
     from pyconv_search.search import folder as folders
+    from pyconv_search.search.outcome import now
     from pyconv_search.search.progress import Progress
     from pyconv_search.search.runner import _note_spent
     from pyconv_search.search.strategies import make_strategy
@@ -96,10 +99,8 @@ def play(file: Path, out: Path) -> dict[str, float]:
     begun = time.process_time()
     study, values = folders.open_folder(load_study(file), out, "benchmarks.scale")
     with Journal(out) as journal:
-        folders.write_study(out, values)
-        found = store.read(out)
-        journal.append_event("start", command="benchmarks.scale", time="")
-        strategy = make_strategy(study, out, found.rows, found.curve)
+        values, found, proposed = folders.begin(study, values, journal, now())
+        strategy = make_strategy(study, out, found.current().rows, found.curve, proposed, found.departed)
         work = Work(study, strategy, journal, found)
         each, grown = [], _memory()
         with Progress(work, values["planned"], Console(file=io.StringIO())):
@@ -111,19 +112,21 @@ def play(file: Path, out: Path) -> dict[str, float]:
                 work_only = time.process_time() - since  # Which in a real run is the worker's.
                 work.epoch(epoch)
                 work.end(row)
-                now = time.process_time()
-                each.append(now - before - work_only)
-                before = now
+                after = time.process_time()
+                each.append(after - before - work_only)
+                before = after
         grown = _memory() - grown
-        strategy.settle(list(work.rows.values()), work.curve)
+        strategy.settle(work.ended, work.curve)
         _note_spent(journal)
-        journal.append_event("finished", time="")
         store.write_tables(out)
+        journal.append_event("finished", time=now())
+    whole = time.process_time() - begun
+    write_report(out)
     n, some = len(each), max(min(len(each) // 10, 100), 1)
     return {
         "first": sum(each[:some]) / some * 1e3,
         "last": sum(each[-some:]) / some * 1e3,
-        "all": (time.process_time() - begun) / n * 1e3,
+        "all": whole / n * 1e3,
         "memory": grown / n,
         "journal": (out / "journal.jsonl").stat().st_size / n,
         "optuna": (out / "optuna.journal").stat().st_size / n,
@@ -136,15 +139,20 @@ def _memory() -> float:
     return pages * resource.getpagesize() / 1024
 
 
-def resumed(file: Path, out: Path) -> float:
-    """Seconds that the command takes to find that nothing is left."""
-    begun = time.perf_counter()
+def resumed(file: Path, out: Path) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, that the command takes to find that nothing is left."""
+    begun, used = time.perf_counter(), _children()
     command = [sys.executable, "-m", "pyconv_search", "run", str(file), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, _children() - used
     if "nothing left to run" not in done.stdout + done.stderr:
         raise RuntimeError(f"the resume did not end as it should: {done.stdout}{done.stderr}")
-    return seconds
+    return seconds, cpu
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measured(search: str, n: int) -> Measured:
@@ -156,7 +164,8 @@ def measured(search: str, n: int) -> Measured:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
-        return Measured(**json.loads(done.stdout), resume=resumed(file, out))
+        seconds, cpu = resumed(file, out)
+        return Measured(**json.loads(done.stdout), resume=seconds, resume_cpu=cpu)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         cells = [f"{value:8.2f}" for value in (found.first, found.last, found.all)]
         cells += [f"{value:8.1f}" for value in (found.memory,)]
         cells += [f"{value:8.0f}" for value in (found.journal, found.optuna)]
-        print(f"{search:8} {n:7,} {' '.join(cells)} {found.resume:8.1f}", flush=True)
+        print(f"{search:8} {n:7,} {' '.join(cells)} {found.resume:8.1f} {found.resume_cpu:8.1f}", flush=True)
     return 0
 
 

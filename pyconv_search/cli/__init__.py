@@ -269,9 +269,10 @@ def run(
     again = (alone, accumulate or 0) if retry_failed else None
     with interrupts.heard() as heard:
         try:
-            outcome, written = _run(study, out or Path("runs") / study.stem, address, insecure, again)
+            ran = _run(study, out or Path("runs") / study.stem, address, insecure, again)
             with heard.orderly():
-                _finish(dataclasses.replace(outcome, interrupted=bool(heard.received)), written)
+                if ran is not None:
+                    _finish(dataclasses.replace(ran[0], interrupted=bool(heard.received)), ran[1])
         except KeyboardInterrupt:
             interrupts.ignore()
             with contextlib.suppress(OSError):
@@ -281,8 +282,11 @@ def run(
 
 def _run(
     study: Path, folder: Path, address: str | None, insecure: bool, again: tuple[bool, int] | None
-) -> tuple[Outcome, Path]:
-    """Run the study and write its report; ``again``: how failed trials are tried once more, if they are."""
+) -> tuple[Outcome, Path] | None:
+    """Run the study and write its report; ``again``: how failed trials are tried once more, if they are.
+
+    None where nothing was left to run, which is reported.
+    """
     from pyconv_search.search import interrupts, waiting
 
     console = waiting.console()
@@ -291,6 +295,8 @@ def _run(
             from pyconv_search.study.study import load_study
 
             loaded = load_study(study)
+        if again is None and _nothing_left(loaded, folder):
+            return None
         with waiting.waiting("importing PyTorch and Ray", console):
             from pyconv_search.report.page import write_report
             from pyconv_search.search import runner
@@ -301,6 +307,19 @@ def _run(
         outcome = runner.run(loaded, folder, cluster, Retry(*again) if again else False, console)
         with heard.orderly(), waiting.waiting("writing the report", console):
             return outcome, write_report(folder)
+
+
+def _nothing_left(study: Study, folder: Path) -> bool:
+    """Whether the folder holds all that the study asks for, with its report; then it is reported."""
+    from pyconv_search.search.settled import settled
+
+    found = settled(study, folder)
+    if found is None:
+        return False
+    ended = len(found.current().rows)
+    print(f"nothing left to run: {ended} of {found.study['planned']} trials have ended", file=sys.stderr)
+    print((folder / "report.html").resolve())
+    return True
 
 
 @app.command()

@@ -9,6 +9,7 @@ over it and the next writer cuts it off. Damage beyond that is told by file and 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -48,6 +49,7 @@ STUDY_KEYS = {
     "objectives": dict,
 }
 STATES = ("start", "interrupted", "finished")
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_STUDY = 1 << 28
 
@@ -289,7 +291,10 @@ def lock(folder: Path) -> int:
         raise UserError(f"{folder}: another run is writing here: process {holder}; wait for it or stop it") from None
     except OSError as error:
         os.close(handle)
-        raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from None
+        remedy = "; this file system has no locks: choose a folder on another with --out"
+        raise UserError(
+            f"{path}: cannot be locked: {error.strerror or error}{remedy if error.errno in NO_LOCKS else ''}"
+        ) from None
     return handle
 
 
@@ -304,9 +309,11 @@ def _lock(handle: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # A new file survives a power cut only when its folder's entry is on the disk too.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # A new file survives a power cut only when its folder's entry is on the disk too. Some file systems, such as SMB,
+    # sync files alone; what a file holds is synced all the same.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +12,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.samplers import TPESampler
 
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.search.ledger import STORAGE, Ledger, distribution, encode, objective_values
+from pyconv_search.search.ledger import STORAGE, distribution, encode, objective_values
 from pyconv_search.search.outcome import blank_row
 from pyconv_search.search.strategies import Listed, Tpe, make_strategy
 from pyconv_search.space.sampling import draw
@@ -126,8 +129,7 @@ def test_tpe_proposes_different_feasible_networks(toy: Toy, tmp_path: Path) -> N
     archs = [study.space.fit(values, (1, 28, 28), 10) for values in found]
     assert None not in archs
     assert len({arch.arch_id for arch, _ in filter(None, archs)}) == 15
-    refused = [t for t in recorded(tmp_path) if "refused" in t.user_attrs]
-    assert all(t.state.name in ("PRUNED", "FAIL") for t in refused)
+    assert [t.user_attrs["arch_id"] for t in recorded(tmp_path)] == [arch.arch_id for arch, _ in filter(None, archs)]
 
 
 def test_tpe_is_a_function_of_seed_and_history(toy: Toy, tmp_path: Path) -> None:
@@ -241,10 +243,45 @@ def test_a_damaged_file_is_mended_or_made_again(toy: Toy, tmp_path: Path, damage
     assert len(again.propose()) == 1
 
 
-def test_a_lock_that_a_killed_process_left_behind_does_not_hold_up(toy: Toy, tmp_path: Path) -> None:
-    Ledger(toy(), tmp_path)
-    (tmp_path / f"{STORAGE}.lock").symlink_to(tmp_path / STORAGE)
-    assert Ledger(toy(), tmp_path).trials() == []
+def test_no_lock_is_needed_beside_the_runs_own(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setattr(os, "link", refuse)
+    study = tpe(toy, 8)
+    assert len(play(study, tmp_path)) == 8
+    (tmp_path / f"{STORAGE}.lock").touch()  # of an earlier version that was killed
+    assert len(make_strategy(study, tmp_path).propose()) == 8
+    assert [path.name for path in tmp_path.glob("*.lock*")] == [f"{STORAGE}.lock"]
+
+
+def test_what_was_refused_is_not_in_what_the_sampler_reads(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read, fitted = Counter[int](), [], Counter[bool]()
+    drawn, fit = TPESampler.sample_relative, TPESampler._build_parzen_estimator
+
+    def sample(self: TPESampler, study: optuna.Study, trial: optuna.trial.FrozenTrial, space: dict) -> dict:
+        asked[len(read)] += 1
+        return drawn(self, study, trial, space)
+
+    def build(self: TPESampler, study: optuna.Study, space: dict, trials: list, handle_below: bool) -> object:
+        fitted[handle_below] += 1
+        return fit(self, study, space, trials, handle_below)
+
+    monkeypatch.setattr(TPESampler, "sample_relative", sample)
+    monkeypatch.setattr(TPESampler, "_build_parzen_estimator", build)
+    study = tpe(toy, 18)
+    strategy = make_strategy(study, tmp_path)
+    assert isinstance(strategy, Tpe)
+    while proposed := strategy.propose():
+        strategy.observe(proposed[0], ended(study, proposed[0]), [])
+        read.append(len(strategy._seen._optuna.get_trials(deepcopy=False)))
+    assert read == list(range(2, 20))  # one more, for which everything is asked
+    assert len(recorded(tmp_path)) == 18
+    assert sum(asked.values()) > len(asked) + 5  # so some was refused
+    assert fitted[True] == fitted[False] <= 2 * len(asked)  # one fit for all that is asked in one place
 
 
 def test_a_retry_and_more_seeds_are_recorded(toy: Toy, tmp_path: Path) -> None:

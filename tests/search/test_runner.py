@@ -289,12 +289,12 @@ def test_asha_does_not_judge_by_what_has_left_the_study(toy: Toy, tmp_path: Path
     study = toy(search={"rows": rows}, **options)
     specs = [trial_spec(study, row, 0, str(tmp_path)) for row in candidates(study)]
     study = toy(search={"rows": rows[1:]}, **options)
-    (tmp_path / "study.json").write_text(json.dumps(study_to_dict(study)))
+    values = study_to_dict(study) | {"networks": [specs[1]["config"]]}
+    (tmp_path / "study.json").write_text(json.dumps(values))
     with Journal(tmp_path) as journal:
         for spec in specs:
             journal.append_epoch(Epoch(spec["trial"], 2, 0.1, 1.0, 50.0, 1.0, 40.0, 5.0, 1.0))
             journal.append_row(blank_row(spec, "stopped", "scheduler", ""))
         work = Work(study, make_strategy(study, tmp_path), journal, store.read(tmp_path))
-        work.more()
         asha = cast(Any, runner._scheduler(study, work))
     assert {t for _, recorded in asha._brackets[0]._rungs for t in recorded} == {f"past-{specs[1]['trial']}"}

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pyconv_search.arch.plans.choice import Choice, Setting
     from pyconv_search.arch.plans.network import Fused
     from pyconv_search.search.runner import Outcome
+    from pyconv_search.study.study import Study
 
 app = typer.Typer(
     no_args_is_help=True,

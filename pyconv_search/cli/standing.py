@@ -45,6 +45,7 @@ def status_dict(store: Store, now: Standing | None = None) -> dict[str, Any]:
         "study": store.study["name"],
         "state": now.state,
         "certain": now.certain,
+        "reason": now.reason,
         "process": now.process,
         "host": now.host,
         "since": now.since and now.since.isoformat(),
@@ -108,9 +109,9 @@ def _state_text(now: Standing) -> str:
             return f"killed: {process} has ended without a word{last}; the same command goes on"
         why = "it was killed, this is a copy of its folder, or its lock is not seen from this machine"
         return f"not running: {process} does not hold this folder ({why}){last}"
-    return {"interrupted": f"interrupted{since}; the same command goes on", "finished": f"finished{since}"}.get(
-        now.state, now.state
-    )
+    if now.state == "aborted":
+        return f"ended by an error{since}: {now.reason}; the same command goes on"
+    return f"{now.state}{since}{'; the same command goes on' if now.state == 'interrupted' else ''}"
 
 
 def _trial_text(each: UnderWay, measure: str) -> str:

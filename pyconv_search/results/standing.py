@@ -38,7 +38,7 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """``state`` is running, killed, interrupted, finished, or not started.
+    """``state`` is running, killed, interrupted, aborted (by the error in ``reason``), finished, or not started.
 
     ``process`` and ``host``: who writes, or wrote last (empty: not known). ``since``: when it began, or ended.
     ``last``: when the journal was last written to. ``running``: the trials of a process that runs; ``unfinished``:
@@ -58,6 +58,7 @@ class Standing:
     measure: str
     seconds_left: float | None
     certain: bool = True
+    reason: str = ""
 
 
 def standing(store: Store) -> Standing:
@@ -79,6 +80,7 @@ def standing(store: Store) -> Standing:
         best=best_so_far(present.rows, measure),
         measure=measure,
         seconds_left=_seconds_left(present, running) if held else None,
+        reason=_reason(store) if state == "aborted" else "",
         certain=state != "killed" or (host == socket.gethostname() and not _alive(process)),
     )
 
@@ -187,6 +189,10 @@ def _seconds_left(store: Store, running: Sequence[UnderWay]) -> float | None:
     parts = [(each.macs * each.epochs, each.macs * each.epoch) for each in running]
     left = effort_left(planned, store.rows, parts, (), usual)
     return left * max((datetime.now(UTC) - start).total_seconds(), 0.0) / done
+
+
+def _reason(store: Store) -> str:
+    return next((str(event.get("reason", "")) for event in reversed(store.events) if event["name"] == "aborted"), "")
 
 
 def _alive(process: str) -> bool:

@@ -8,7 +8,9 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pyconv_search
 from pyconv_search.errors import UserError
 from pyconv_search.results.files import replace
-from pyconv_search.results.store import LOCK, STUDY
+from pyconv_search.results.store import LOCK, STUDY, Journal
 from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.plan import candidates, planned_trials
 from pyconv_search.study.recipe import Recipe
@@ -145,6 +147,19 @@ def _git(file: Path) -> dict[str, Any] | None:
         return {"sha": ask("rev-parse", "HEAD"), "dirty": changed or not ask("ls-files", "--", file.name)}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@contextmanager
+def noted_end(journal: Journal) -> Iterator[None]:
+    """Note in the journal what ends a run by an exception, so that it does not pass for one that was killed."""
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        name = "interrupted" if isinstance(error, KeyboardInterrupt) else "aborted"
+        with suppress(UserError):  # of a full disk, which may have been the reason
+            journal.append_event(name, time=datetime.now(UTC).isoformat(timespec="seconds"), reason=reason[:2000])
+        raise
 
 
 def command_line() -> str:

@@ -86,7 +86,7 @@ def run(
     if isinstance(retry_failed, Retry):
         retry_failed.check(study)
     study, values = folders.open_folder(study, folder, command)
-    with Journal(folder) as journal:
+    with Journal(folder) as journal, folders.noted_end(journal):
         folders.write_study(folder, values)
         found = store.read(folder)
         journal.append_event("start", command=command, time=now(), **folders.provenance(study))

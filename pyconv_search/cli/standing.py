@@ -32,6 +32,7 @@ from pyconv_search.results.standing import (
 )
 from pyconv_search.results.store import Store, read
 
+MOST_SHOWN = 40
 # Reading a long journal takes its time: of a run that is watched, at most this share of a core.
 MOST_BUSY = 0.1
 
@@ -87,8 +88,9 @@ def status_text(store: Store, now: Standing | None = None) -> str:
     lines += [f"about {duration(now.seconds_left)} left at the pace so far"] if now.seconds_left is not None else []
     lines += [f"{name} {said}" for name, said in hours_of(present).items()]
     lines += [f"  seeds together? {verdict}" for verdict in verdicts.read(store.folder).values()]
-    lines += [f"  running: {_trial_text(each, now.measure)}" for each in now.running]
-    lines += [f"  cut short: {_trial_text(each, now.measure)}" for each in now.unfinished]
+    for heading, trials in (("running", now.running), ("cut short", now.unfinished)):
+        lines += [f"  {heading}: {_trial_text(each, now.measure)}" for each in trials[:MOST_SHOWN]]
+        lines += [f"  {heading}: {len(trials) - MOST_SHOWN:,} more (--json)"] if len(trials) > MOST_SHOWN else []
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"
         for row in present.rows

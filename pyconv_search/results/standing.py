@@ -68,7 +68,8 @@ def standing(store: Store) -> Standing:
     last = store.state
     state = "running" if held else {"": "not started", "start": "killed"}.get(last, last)
     under_way = _under_way(store, measure)
-    running = tuple(each for each in under_way if held and each.trial in _begun_now(store))
+    begun = _begun_now(store) if held else set()
+    running = tuple(each for each in under_way if each.trial in begun)
     return Standing(
         state=state,
         process=process if state in ("running", "killed") else "",
@@ -76,7 +77,7 @@ def standing(store: Store) -> Standing:
         since=_when(store, last),
         last=_written(store),
         running=running,
-        unfinished=tuple(each for each in under_way if each not in running),
+        unfinished=tuple(each for each in under_way if each.trial not in begun),
         best=best_so_far(present.rows, measure),
         measure=measure,
         seconds_left=_seconds_left(present, running) if held else None,

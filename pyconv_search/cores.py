@@ -1,4 +1,4 @@
-"""How many cores of the processor this process may use."""
+"""How many cores of the processor this process may use, and the control groups that limit it (Linux)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def usable_cores() -> int:
     A quota of 2.5 cores counts as 2: a third thread would wait half of its time.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for group in _groups() if (quota := _quota(group)) is not None]
+    quotas = [quota for group in control_groups("cpu") if (quota := _quota(group)) is not None]
     return max(1, min([affinity, *(int(quota) for quota in quotas)]))
 
 
-def _groups() -> list[Path]:
-    """The control group of this process and those around it, where the kernel shows them."""
+def control_groups(controller: str) -> list[Path]:
+    """The control group of this process and those around it, where the kernel shows them; that of version 1 last."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
         lines = []
     own = next((line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")), "")
     inner = _GROUPS / own
-    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(_GROUPS)), _GROUPS / "cpu"]
+    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(_GROUPS)), _GROUPS / controller]
 
 
 def _quota(group: Path) -> float | None:

@@ -33,6 +33,7 @@ from pyconv_search.results.standing import (
 from pyconv_search.results.store import Store, read
 from pyconv_search.units import duration
 
+MOST_SHOWN = 40
 # Reading a long journal takes its time: of a run that is watched, at most this share of a core.
 MOST_BUSY = 0.1
 
@@ -46,6 +47,7 @@ def status_dict(store: Store, now: Standing | None = None) -> dict[str, Any]:
         "study": store.study["name"],
         "state": now.state,
         "certain": now.certain,
+        "reason": now.reason,
         "process": now.process,
         "host": now.host,
         "since": now.since and now.since.isoformat(),
@@ -86,15 +88,13 @@ def status_text(store: Store, now: Standing | None = None) -> str:
     if now.best is not None:
         value = value_text(getattr(now.best, MEASURES[now.measure]), now.measure)
         lines.append(f"best so far: {WORDS[now.measure]} {value}, {now.best.name} (seed {now.best.seed})")
-    lines += (
-        [f"about {duration(now.seconds_left, digits=2)} left at the pace so far"]
-        if now.seconds_left is not None
-        else []
-    )
+    if now.seconds_left is not None:
+        lines.append(f"about {duration(now.seconds_left, digits=2)} left at the pace so far")
     lines += [f"{name} {said}" for name, said in hours_of(present).items()]
     lines += [f"  seeds together? {verdict}" for verdict in verdicts.of(present)]
-    lines += [f"  running: {_trial_text(each, now.measure)}" for each in now.running]
-    lines += [f"  cut short: {_trial_text(each, now.measure)}" for each in now.unfinished]
+    for heading, trials in (("running", now.running), ("cut short", now.unfinished)):
+        lines += [f"  {heading}: {_trial_text(each, now.measure)}" for each in trials[:MOST_SHOWN]]
+        lines += [f"  {heading}: {len(trials) - MOST_SHOWN:,} more (--json)"] if len(trials) > MOST_SHOWN else []
     lines += [
         f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"
         for row in present.rows
@@ -115,9 +115,9 @@ def _state_text(now: Standing) -> str:
             return f"killed: {process} has ended without a word{last}; the same command goes on"
         why = "it was killed, this is a copy of its folder, or its lock is not seen from this machine"
         return f"not running: {process} does not hold this folder ({why}){last}"
-    return {"interrupted": f"interrupted{since}; the same command goes on", "finished": f"finished{since}"}.get(
-        now.state, now.state
-    )
+    if now.state == "aborted":
+        return f"ended by an error{since}: {now.reason}; the same command goes on"
+    return f"{now.state}{since}{'; the same command goes on' if now.state == 'interrupted' else ''}"
 
 
 def _trial_text(each: UnderWay, measure: str) -> str:

@@ -38,7 +38,7 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """``state`` is running, killed, interrupted, finished, or not started.
+    """``state`` is running, killed, interrupted, aborted (by the error in ``reason``), finished, or not started.
 
     ``process`` and ``host``: who writes, or wrote last (empty: not known). ``since``: when it began, or ended.
     ``last``: when the journal was last written to. ``running``: the trials of a process that runs; ``unfinished``:
@@ -58,6 +58,7 @@ class Standing:
     measure: str
     seconds_left: float | None
     certain: bool = True
+    reason: str = ""
 
 
 def standing(store: Store) -> Standing:
@@ -67,7 +68,8 @@ def standing(store: Store) -> Standing:
     last = store.state
     state = "running" if held else {"": "not started", "start": "killed"}.get(last, last)
     under_way = _under_way(present, measure)
-    running = tuple(each for each in under_way if held and each.trial in _begun_now(store))
+    begun = _begun_now(store) if held else set()
+    running = tuple(each for each in under_way if each.trial in begun)
     return Standing(
         state=state,
         process=process if state in ("running", "killed") else "",
@@ -75,10 +77,11 @@ def standing(store: Store) -> Standing:
         since=_when(store, last),
         last=_written(store),
         running=running,
-        unfinished=tuple(each for each in under_way if each not in running),
+        unfinished=tuple(each for each in under_way if each.trial not in begun),
         best=best_so_far(present.rows, measure),
         measure=measure,
         seconds_left=_seconds_left(present, running) if held else None,
+        reason=_reason(store) if state == "aborted" else "",
         certain=state != "killed" or (host == socket.gethostname() and not _alive(process)),
     )
 
@@ -179,6 +182,10 @@ def _seconds_left(store: Store, running: Sequence[UnderWay]) -> float | None:
     ended = sum(row.macs * row.recipe.get("epochs", usual) for row in store.rows)
     left = effort_left(planned, (len(store.rows), ended), parts, (0, 0))
     return left * max((datetime.now(UTC) - start).total_seconds(), 0.0) / done
+
+
+def _reason(store: Store) -> str:
+    return next((str(event.get("reason", "")) for event in reversed(store.events) if event["name"] == "aborted"), "")
 
 
 def _alive(process: str) -> bool:

@@ -67,7 +67,7 @@ OPTIONAL: dict[tuple[str, ...], type | tuple[type, ...]] = {
     ("classes",): int,
     **{("recipe", key): NUMBER for key in ("epochs", "lr", "batch", "lr_batch")},
 }
-STATES = ("start", "interrupted", "finished")
+STATES = ("start", "interrupted", "aborted", "finished")
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_STUDY = 1 << 28
@@ -121,7 +121,7 @@ class Store:
 
     @property
     def state(self) -> str:
-        """The last of the events ``start``, ``interrupted`` and ``finished``; empty before the first."""
+        """The last of the events in STATES; empty before the first."""
         names = (event["name"] for event in reversed(self.events))
         return next((name for name in names if name in STATES), "")
 
@@ -180,7 +180,7 @@ class Journal:
         self._append(encode("event", {**values, "time": time, "name": BEGIN}), durable=False)
 
     def append_event(self, name: str, **values: Any) -> None:
-        """Add an event of plain JSON values, such as ``start``, ``interrupted`` or ``finished``."""
+        """Add an event of plain JSON values, such as ``start``, ``interrupted``, ``aborted`` or ``finished``."""
         self._append(encode("event", {**values, "name": name}), durable=True)
 
     def _append(self, line: bytes, durable: bool) -> None:

@@ -9,6 +9,9 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -194,6 +197,19 @@ def _git(file: Path) -> dict[str, Any] | None:
         return {"sha": ask("rev-parse", "HEAD"), "dirty": changed or not ask("ls-files", "--", file.name)}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@contextmanager
+def noted_end(journal: Journal) -> Iterator[None]:
+    """Note in the journal what ends a run by an exception, so that it does not pass for one that was killed."""
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        name = "interrupted" if isinstance(error, KeyboardInterrupt) else "aborted"
+        with suppress(UserError):  # of a full disk, which may have been the reason
+            journal.append_event(name, time=datetime.now(UTC).isoformat(timespec="seconds"), reason=reason[:2000])
+        raise
 
 
 def command_line() -> str:

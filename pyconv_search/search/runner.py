@@ -95,7 +95,7 @@ def run(
     with interrupts.heard() as heard:
         with waiting("reading the data", console):
             study, values = folders.open_folder(study, folder, command)
-        with heard.orderly(), Journal(folder) as journal:
+        with heard.orderly(), Journal(folder) as journal, folders.noted_end(journal):
             with waiting("reading what has been run", console):
                 values, found, proposed = folders.begin(study, values, journal, now())
                 strategy = make_strategy(study, folder, found.current().rows, found.curve, proposed, found.departed)
@@ -112,26 +112,23 @@ def run(
                     _with_ray(order, bridge, console, journal if measure else None)
                 except UserError as error:
                     bridge.abort = bridge.abort or str(error)
-                except KeyboardInterrupt:
-                    journal.append_event("interrupted", time=now())
-                    raise
             with waiting("writing the tables", console):
                 _close(bridge, strategy, journal)
-        if bridge.abort:
-            raise UserError(bridge.abort)
+            if bridge.abort:
+                raise UserError(bridge.abort)
         complete = sum(row.status == "complete" for row in work.ended)
         return Outcome(folder, values["planned"], len(work.ended), complete, bool(heard.received), strategy.shortfall)
 
 
 def _close(bridge: Bridge, strategy: Strategy, journal: Journal) -> None:
     """Bring everything beside the journal up to it, and note how the run ended."""
-    why = {"why": bridge.abort} if bridge.abort else {}
     # What ended the run, such as a full disk, may be in the way of this, too: it is what is reported.
     with suppress(UserError, OSError) if bridge.abort else nullcontext():
         strategy.settle(bridge.work.ended, bridge.work.curve)
         _note_spent(journal)
         store.write_tables(journal.folder)
-        journal.append_event("interrupted" if bridge.ending else "finished", time=now(), **why)
+        if not bridge.abort:
+            journal.append_event("interrupted" if bridge.ending else "finished", time=now())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ import torch
 
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture
+from pyconv_search.cores import control_groups
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training.device import precision
 
 _SELF = Path("/proc/self")
-# The limit of a container (Linux, control groups version 2 and 1).
-_CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# The limit of a container or service (Linux, control groups version 2 and 1).
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
 # What PyTorch says of memory that is not to be had, beside its own exception.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
 
@@ -58,7 +59,7 @@ def available(device: torch.device) -> int | None:
     """Bytes that can still be had on the device; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = [_meminfo(), _control_group()]
+    found = [_meminfo(), *map(_left, control_groups("memory"))]
     return min((amount for amount in found if amount is not None), default=None)
 
 
@@ -70,17 +71,16 @@ def _meminfo() -> int | None:
         return None
 
 
-def _control_group() -> int | None:
-    """What is left of a container's limit (Linux, cgroup v2), whose files in memory could be given back."""
-    group = Path("/sys/fs/cgroup")
+def _left(group: Path) -> int | None:
+    """What is left of the limit of a control group of version 2, whose files in memory could be given back."""
     try:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
         files = next(
             line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if line.startswith("file ")
         )
-    except (OSError, StopIteration):
+        return None if limit == "max" else int(limit) - int(used) + int(files)
+    except (OSError, ValueError, StopIteration):
         return None
-    return None if limit == "max" else int(limit) - int(used) + int(files)
 
 
 def least(arch: Architecture, recipe: Recipe, device: torch.device, images: int) -> tuple[int, int]:
@@ -101,7 +101,7 @@ def total(device: torch.device) -> int:
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     found += [] if soft == resource.RLIM_INFINITY else [soft]
-    for path in _CONTAINER:
+    for path in (group / name for group in control_groups("memory") for name in _LIMITS):
         try:
             found.append(int(path.read_text()))
         except (OSError, ValueError):  # no such limit, or "max"

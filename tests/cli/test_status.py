@@ -101,6 +101,17 @@ def test_a_running_and_a_killed_run(folder: Path, run: Run, command: Callable[..
     assert json.loads(command("status", folder, "--json")[1])["running"] == []
 
 
+def test_of_many_trials_the_first_are_shown(folder: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+    with Journal(folder) as journal:
+        journal.append_event("start")
+        for n in range(43):
+            journal.append_begin(**{**BEGIN, "trial": f"t{n}"})
+        _, said, _ = command("status", folder)
+        assert said.count("\n  running: wide") == 40
+        assert said.splitlines()[-1] == "  running: 3 more (--json)"
+        assert len(json.loads(command("status", folder, "--json")[1])["running"]) == 43
+
+
 @pytest.fixture
 def watching(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     found = []

@@ -112,7 +112,8 @@ def test_an_open_cluster_is_refused_unless_that_is_typed(
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert "answers without a token" in done.stderr
         assert "--insecure" in done.stderr
-    assert store.read(tmp_path / "run").rows == ()
+    refused = store.read(tmp_path / "run")
+    assert (refused.rows, refused.state) == ((), "aborted")
     done = run(tiny_study(), tmp_path / "run", "--address", address, "--insecure", env=clean)
     assert done.returncode == 0, done.stderr
     assert [row.status for row in store.read(tmp_path / "run").rows] == ["complete", "complete"]

@@ -23,6 +23,7 @@ from pyconv_search.results import store
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.standing import best_so_far, effort_left, standing
 from pyconv_search.results.store import JOURNAL, LOCK, STUDY, Journal
+from pyconv_search.search.folder import noted_end
 
 HOLD = "import sys, time\nfrom pyconv_search.results.store import Journal\nwith Journal(sys.argv[1]) as journal:\n"
 
@@ -89,6 +90,23 @@ def test_what_ended_in_order(folder: Path, events: tuple[str, ...], state: str) 
     assert (now.state, now.process, now.running) == (state, "", ())
     (folder / LOCK).unlink()
     assert standing(store.read(folder)).state == state
+
+
+def fail(journal: Journal, error: BaseException) -> None:
+    journal.append_event("start")
+    raise error
+
+
+def test_an_error_is_told_as_what_it_was(folder: Path) -> None:
+    for error, state, reason in (
+        (UserError("disk full"), "aborted", "disk full"),
+        (RuntimeError("x"), "aborted", "RuntimeError: x"),
+        (KeyboardInterrupt(), "interrupted", ""),
+    ):
+        with pytest.raises(type(error)), Journal(folder) as journal, noted_end(journal):
+            fail(journal, error)
+        now = standing(store.read(folder))
+        assert (now.state, now.reason, now.since is not None) == (state, reason, True)
 
 
 def test_a_look_never_keeps_a_run_from_starting(folder: Path) -> None:

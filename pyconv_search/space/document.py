@@ -264,9 +264,10 @@ class _Builder:
     def _check_commas(self, events: Sequence[Any], path: Path, values: list[Any]) -> None:
         """Where some commas of a list of numbers have a blank behind them, one without is a decimal comma."""
         gaps = [b.start_mark.index - a.end_mark.index for a, b in pairwise(events)]
-        for n, gap in enumerate(gaps):
-            whole = type(values[n]) is int and str(events[n + 1].value).isdigit()
-            if gap == 1 and whole and max(gaps) > 1:
+        if not gaps or max(gaps) == 1:
+            return
+        for n in (n for n, gap in enumerate(gaps) if gap == 1 and type(values[n]) is int):
+            if str(events[n + 1].value).isdigit():
                 pair = f"{events[n].value},{events[n + 1].value}"
                 point = pair.replace(",", ".")
                 text = f"{pair} is two numbers here; with a decimal point: {point}; else put a blank behind the comma"

@@ -41,6 +41,7 @@ COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
 RESERVED = (*COSTS, *FUNCTIONS, "name", "true", "false")  # a study's row has a name beside its parameters
 MOST_COUNTED = 500_000
 MOST_PARAMETERS = 250
+MOST_CONSTRAINTS = 1000
 MOST_READ = 300  # networks of a space with mistakes that are looked at for more
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
 
@@ -399,9 +400,13 @@ def _constraints(
     fields: Fields, doc: Document, domains: Mapping[str, Domain | None]
 ) -> tuple[Expression, ...]:  # fmt: skip
     known = {**domains, **dict.fromkeys(COSTS)}
+    given = fields.items("constraints", [])
+    if len(given) > MOST_CONSTRAINTS:
+        fields.add("constraints", f"must be at most {MOST_CONSTRAINTS:,}, but got {len(given):,}", own=True)
     read = [
         _expression(source, ("constraints", i), doc, known, fields)
-        for i, source in enumerate(fields.items("constraints", []))
+        for i, source in enumerate(given[:MOST_CONSTRAINTS])
+        if not fields.problems.full
     ]
     return tuple(expression for expression in read if expression is not None)
 

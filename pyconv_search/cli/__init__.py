@@ -65,9 +65,9 @@ def space_check(file: File, as_json: AsJson = False) -> None:
     """Validate a space; every mistake with file:line:column, the key, the value and what would be right."""
     from pyconv_search.report.words import count
     from pyconv_search.space.space import load_space
-    from pyconv_search.study.joint import check_space
+    from pyconv_search.study.joint import check_space, own_mistakes
 
-    space = load_space(file)
+    space = load_space(file, own_mistakes)
     check_space(space)
     said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
     sizes = f"{count(len(space.parameters), 'parameter')}, {count(space.size, 'assignment')}"

@@ -168,7 +168,8 @@ def _invalid(text: str, file: str, error: yaml.MarkedYAMLError) -> UserError:
     if mark is None:
         return UserError(f"{file}: is not valid YAML: {said}")
     lines = text.splitlines()
-    nearby = [lines[m.line] for m in (error.context_mark, mark) if m is not None and m.line < len(lines)]
+    marks = [m.line for m in (error.context_mark, mark) if m is not None]
+    nearby = [lines[n] for n in (*marks, mark.line - 1) if 0 <= n < len(lines)]
     hint = ""
     if "expected ',' or" in said and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column :][:1] == "[":
         hint = f" ({_BRACKET_HINT})"

@@ -79,12 +79,13 @@ def check_space(space: Space) -> None:
         check(space)
     except SpecError as error:
         found += error.problems
-    found += _own_mistakes(space)
+    found += own_mistakes(space)
     if found:
         raise space.document.error(one_each(found))
 
 
-def _own_mistakes(space: Space) -> Iterator[Problem]:
+def own_mistakes(space: Space) -> Iterator[Problem]:
+    """What is wrong by itself in the section ``recipe`` of a space, whatever study it is for."""
     own = _of_the_recipe(space)
     for values in telling(own)[0] if space.recipe else ():
         problems = Problems()

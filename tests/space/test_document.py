@@ -47,6 +47,15 @@ def test_every_mark_points_at_its_text() -> None:
     assert doc.locate(("b", 1, 9, "deeper")) == (4, 5)
 
 
+def refusal(text: str) -> str:
+    """What is wrong with a text, at once or in what was read of it; empty where nothing is."""
+    try:
+        doc = parse(text, "f")
+    except UserError as error:
+        return str(error)
+    return str(doc.error(doc.refused))
+
+
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
@@ -64,15 +73,29 @@ def test_every_mark_points_at_its_text() -> None:
         ("a: " + "[" * 60 + "]" * 60, "f:1:43", "nested too deeply"),
         ("a: \x00", "f", "not valid YAML"),
         ("a: " + "9" * 400, "f:1:4", "too large"),
+        ("a: {b: 1, c:\u00a00.1}", "f:1:13", "holds a no-break space (U+00A0); write an ordinary blank"),
+        ("a: b\u3000c", "f:1:5", "holds an ideographic space (U+3000)"),
+        ("lr:\u00a00.1\nb: 1", "f:2:2", "(here stands a no-break space (U+00A0); write an ordinary blank)"),
+        ("a: 1\nlr:0.1\nb: 2", "f:3:1", "is a blank missing after the colon? lr: 0.1"),
+        ('a: "x\\u202ey"', "f:1:4", "holds a right-to-left override (U+202E); leave it out"),
+        ('a: "\\ud800"', "f:1:7", "not valid YAML"),
+        ('"a\\x07": 1', "f:1:1", "holds a control character (U+0007); leave it out"),
+        ("a: x # b\u2028c: 1", "f:1:9", "a line separator (U+2028) ends a line unseen"),
+        ("a: [1, 2,5]", "f:1:8", "2,5 is two numbers here; with a decimal point: 2.5"),
+        ("a: 007", "f:1:4", "007 begins with 0; write 7, or quotes around a text"),
+        ("a: *b", "f:1:4", "there is no anchor b above"),
+        ("a: [&b 1, &b 2]", "f:1:11", "the anchor b stands here twice"),
+        ("a: [" + "1, " * 60_000 + "]", "f:1:", "the file holds more than 50,000 values"),
+        ("a: &b '" + "x" * 900_000 + "'\nb: [*b, *b]", "f:1:4", "the file expands to more than"),
+        ("k" * 900_000 + ": 1", "f:1:900001", "not valid YAML"),
+        ("'" + "k" * 900 + "': {a: 1, a: 2}", "f:1:912", "kkk…"),
     ],
 )
 def test_refusals_name_the_place(text: str, place: str, words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        doc = parse(text, "f")
-        raise doc.error(doc.refused)
-    assert str(caught.value).startswith(place)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    found = refusal(text)
+    assert found.startswith(place)
+    assert words in found
+    assert "\n" not in found
 
 
 def test_a_bomb_of_anchors_is_refused_quickly() -> None:

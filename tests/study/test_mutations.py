@@ -67,7 +67,11 @@ def colon_dropped(text: str) -> Iterator[str]:
 def no_break_space(text: str) -> Iterator[str]:
     yield from (cut(text, i + 1, i + 2, "\u00a0") for i in colons(text) if text[i + 1] == " ")
     yield from (cut(text, k.start_mark.index, k.start_mark.index, "\u00a0") for k, _ in pairs(text))
-    yield from (cut(text, end(v, text), end(v, text), "\u00a0") for _, v in pairs(text) if isinstance(v, yaml.ScalarNode) and not v.style)
+    yield from (
+        cut(text, end(v, text), end(v, text), "\u00a0")
+        for _, v in pairs(text)
+        if isinstance(v, yaml.ScalarNode) and not v.style
+    )
 
 
 def value_dropped(text: str) -> Iterator[str]:

@@ -128,7 +128,7 @@ def parse(text: str, file: str = "<text>") -> Document:
     events = _events(text, file)
     if not events:
         raise UserError(f"{file}: is empty; see spaces/ and studies/ for examples")
-    builder = _Builder(file, events)
+    builder = _Builder(file, events, text.splitlines())
     value, _ = builder.build(0, (), 0)
     return Document(file, text, value, builder.marks, builder.keys, tuple(builder.refused))
 
@@ -192,8 +192,8 @@ def _place(event: Any) -> Place:
 class _Builder:
     """Turns the parser's events into plain values and marks."""
 
-    def __init__(self, file: str, events: list[Any]) -> None:
-        self.file, self.events = file, events
+    def __init__(self, file: str, events: list[Any], lines: list[str]) -> None:
+        self.file, self.events, self.lines = file, events, lines
         self.marks: dict[Path, Place] = {}
         self.keys: dict[Path, Place] = {}
         self.refused: list[Problem] = []
@@ -312,6 +312,11 @@ class _Builder:
     def _check_letters(self, event: Any, path: Path) -> None:
         """Refuse characters that are not what they look like: odd blanks outside of quotes, hidden ones everywhere."""
         text, plain = event.value, event.style in (None, "")
+        further = range(event.start_mark.line + 1, event.end_mark.line + 1) if plain else ()
+        for n in (n for n in further if re.match(r"\s*- ", self.lines[n])):
+            text = "is a line of the text above, since it is indented more; align its dash, or put the text in quotes"
+            self.refused.append(Problem(path, text, own=True, at=(n + 1, len(self.lines[n].partition("-")[0]) + 1)))
+            return
         if text.isascii() and text.isprintable():
             return
         for n, letter in enumerate(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def refusal(text: str) -> str:
         ('"a\\x07": 1', "f:1:1", "holds a control character (U+0007); leave it out"),
         ("a: x # b\u2028c: 1", "f:1:9", "a line separator (U+2028) ends a line unseen"),
         ("a: [1, 2,5]", "f:1:8", "2,5 is two numbers here; with a decimal point: 2.5"),
+        ("a:\n  - b <= 1\n   - c <= 2\n", "f:3:4", "is a line of the text above, since it is indented more"),
         ("a: 007", "f:1:4", "007 begins with 0; write 7, or quotes around a text"),
         ("a: *b", "f:1:4", "there is no anchor b above"),
         ("a: [&b 1, &b 2]", "f:1:11", "the anchor b stands here twice"),
@@ -120,6 +122,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, words in expected.items():
         with pytest.raises(UserError, match=words):
             read(tmp_path / name)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match="not a plain file"):
+        read(tmp_path / "pipe.yaml")
 
 
 def outcome(text: str) -> object:

@@ -106,9 +106,9 @@ HEAD = "space: t\nparameters: {a: {choice: [1, 2]}, b: {choice: [conv, max+conv]
             [
                 "f:4:25 constraints[0]: '2' is no condition; every part of and, or, not compares something: "
                 "gmacs <= 4.2, levels == [1, 1], groups in [1, 2]",
-                "f:4:32 constraints[1]: 'max_conv' is no value of b; did you mean max+conv?; legal: conv, max+conv",
-                "f:4:44 constraints[2]: '1 < 2' is the same for every network; compare a parameter or a cost",
-                "f:4:51 constraints[3]: must be a text such as 'gmacs <= 4.2', but got true/false (true)",
+                "f:4:33 constraints[1]: 'max_conv' is no value of b; did you mean max+conv?; legal: conv, max+conv",
+                "f:4:45 constraints[2]: '1 < 2' is the same for every network; compare a parameter or a cost",
+                "f:4:52 constraints[3]: must be a text such as 'gmacs <= 4.2', but got true/false (true)",
             ],
         ),
         (

@@ -12,6 +12,8 @@ from pyconv_search.arch.trace import each
 from pyconv_search.fields import Fields, Path, Problems, integer, kind_of, nearest, shown, suggestion
 
 CONV_KEYS = ("levels", "kernels", "groups", "split", "pattern", "axes")
+MOST_LEVELS = 16
+MOST_CYCLE = 1024  # dilations of a pattern
 GROUPS = ("pyramid", "matched")
 SPLITS = ("equal", "top-heavy", "bottom-heavy")
 
@@ -39,7 +41,9 @@ def conv(keys: StageKeys, width: int, in_widths: set[int]) -> Conv:
     if by_stage and path[:-1] == keys.common.path:
         given, path = (given[keys.stage] if keys.stage < len(given) else 1), (*path, keys.stage)
     if isinstance(given, (list, tuple)):
-        explicit = [Fields(values, (*path, j), problems) for j, values in enumerate(given)]
+        if len(given) > MOST_LEVELS:
+            problems.add(path, f"must hold at most {MOST_LEVELS} levels, but got {len(given):,}", own=True)
+        explicit = [Fields(values, (*path, j), problems) for j, values in enumerate(given[:MOST_LEVELS])]
         count = len(explicit)
     else:
         kernels = keys.pick("kernels")[0]
@@ -49,7 +53,7 @@ def conv(keys: StageKeys, width: int, in_widths: set[int]) -> Conv:
             path,
             problems,
             1,
-            16,
+            MOST_LEVELS,
         )
     if not count:
         problems.add(path, "must hold at least one level")
@@ -134,6 +138,9 @@ def _pattern(value: Any, path: Path, problems: Problems) -> tuple[int, ...]:
         return (integer(value, path, problems, 1, 64),)
     if not value:
         problems.add(path, "must hold at least one dilation, but got an empty list; a standard convolution is [1]")
+    if len(value) > MOST_CYCLE:
+        problems.add(path, f"must hold at most {MOST_CYCLE:,} dilations, but got {len(value):,}", own=True)
+        return (1,)
     return tuple(integer(d, (*path, i), problems, 1, 64) for i, d in enumerate(value)) or (1,)
 
 

@@ -22,6 +22,7 @@ from pyconv_search.fields import MOST, Fields, Path, Problems, integer, integers
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 DOUBLINGS = 17  # of the width, beyond which every width is too large
+MOST_STAGES = 64
 
 
 def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) -> Architecture:
@@ -94,6 +95,10 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     """The kind of block and the number of blocks in each stage, from ``depth`` or ``blocks``."""
     depth, explicit = fields.integer("depth", None, low=8, high=10_000), fields.take("blocks", None)
     written = len(fields.items("stages", None))
+    for key, listed in (("blocks", explicit), ("stages", fields.take("stages", None))):
+        if isinstance(listed, (list, tuple)) and len(listed) > MOST_STAGES:
+            fields.add(key, f"must be of at most {MOST_STAGES} stages, but got {len(listed):,}", own=True)
+            return "basic", (1,)
     stages = written or (4 if depth in IMAGENET_BLOCKS else 3)
     bottleneck = stages == 4 and (depth or 0) >= 50
     block = fields.text("block", "bottleneck" if bottleneck else "basic", tuple(BLOCKS))

@@ -89,10 +89,10 @@ def _options(
 def space_check(file: File, data: Data = None, classes: Classes = None, as_json: AsJson = False) -> None:
     """Validate a space; every mistake with file:line:column, the key, the value and what would be right."""
     from pyconv_search.report.words import count
-    from pyconv_search.space.describe import check
+    from pyconv_search.study.joint import check_space
 
     space, _ = read_space(file, data, classes)
-    check(space)
+    check_space(space)
     said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
     sizes = f"{count(len(space.parameters), 'parameter')}, {count(space.size, 'assignment')}"
     print_out(said if as_json else f"{file}: ok: {space.name}, {sizes}")

@@ -92,8 +92,9 @@ def read_space(file: Path, data: str | None, classes: int | None) -> tuple[Space
     """
     from pyconv_search.space.space import load_space
     from pyconv_search.study import datasets
+    from pyconv_search.study.joint import own_mistakes
 
-    space = load_space(file)
+    space = load_space(file, own_mistakes)
     if data is None:
         if classes is not None:
             raise UserError(f"--classes {classes}: says how many classes of a data set there are; it goes with --data")

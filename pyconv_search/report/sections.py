@@ -196,7 +196,7 @@ def csv_text(d: Digest) -> str:
     """
     rows, _ = tables(d.store)
     rows = rows.copy()
-    for name in rows.select_dtypes("string").columns:
+    for name in list[str](rows.select_dtypes("string").columns):
         rows[name] = rows[name].map(_inert, na_action="ignore")
     return str(rows.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL))
 

@@ -128,7 +128,7 @@ def parse(text: str, file: str = "<text>") -> Document:
     events = _events(text, file)
     if not events:
         raise UserError(f"{file}: is empty; see spaces/ and studies/ for examples")
-    builder = _Builder(file, events)
+    builder = _Builder(file, events, text.splitlines())
     value, _ = builder.build(0, (), 0)
     return Document(file, text, value, builder.marks, builder.keys, tuple(builder.refused))
 
@@ -168,7 +168,8 @@ def _invalid(text: str, file: str, error: yaml.MarkedYAMLError) -> UserError:
     if mark is None:
         return UserError(f"{file}: is not valid YAML: {said}")
     lines = text.splitlines()
-    nearby = [lines[m.line] for m in (error.context_mark, mark) if m is not None and m.line < len(lines)]
+    marks = [m.line for m in (error.context_mark, mark) if m is not None]
+    nearby = [lines[n] for n in (*marks, mark.line - 1) if 0 <= n < len(lines)]
     hint = ""
     if "expected ',' or" in said and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column :][:1] == "[":
         hint = f" ({_BRACKET_HINT})"
@@ -191,8 +192,8 @@ def _place(event: Any) -> Place:
 class _Builder:
     """Turns the parser's events into plain values and marks."""
 
-    def __init__(self, file: str, events: list[Any]) -> None:
-        self.file, self.events = file, events
+    def __init__(self, file: str, events: list[Any], lines: list[str]) -> None:
+        self.file, self.events, self.lines = file, events, lines
         self.marks: dict[Path, Place] = {}
         self.keys: dict[Path, Place] = {}
         self.refused: list[Problem] = []
@@ -264,9 +265,10 @@ class _Builder:
     def _check_commas(self, events: Sequence[Any], path: Path, values: list[Any]) -> None:
         """Where some commas of a list of numbers have a blank behind them, one without is a decimal comma."""
         gaps = [b.start_mark.index - a.end_mark.index for a, b in pairwise(events)]
-        for n, gap in enumerate(gaps):
-            whole = type(values[n]) is int and str(events[n + 1].value).isdigit()
-            if gap == 1 and whole and max(gaps) > 1:
+        if not gaps or max(gaps) == 1:
+            return
+        for n in (n for n, gap in enumerate(gaps) if gap == 1 and type(values[n]) is int):
+            if str(events[n + 1].value).isdigit():
                 pair = f"{events[n].value},{events[n + 1].value}"
                 point = pair.replace(",", ".")
                 text = f"{pair} is two numbers here; with a decimal point: {point}; else put a blank behind the comma"
@@ -310,6 +312,11 @@ class _Builder:
     def _check_letters(self, event: Any, path: Path) -> None:
         """Refuse characters that are not what they look like: odd blanks outside of quotes, hidden ones everywhere."""
         text, plain = event.value, event.style in (None, "")
+        further = range(event.start_mark.line + 1, event.end_mark.line + 1) if plain else ()
+        for n in (n for n in further if re.match(r"\s*- ", self.lines[n])):
+            text = "is a line of the text above, since it is indented more; align its dash, or put the text in quotes"
+            self.refused.append(Problem(path, text, own=True, at=(n + 1, len(self.lines[n].partition("-")[0]) + 1)))
+            return
         if text.isascii() and text.isprintable():
             return
         for n, letter in enumerate(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path as FilePath
@@ -41,6 +41,7 @@ COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
 RESERVED = (*COSTS, *FUNCTIONS, "name", "true", "false")  # a study's row has a name beside its parameters
 MOST_COUNTED = 500_000
 MOST_PARAMETERS = 250
+MOST_CONSTRAINTS = 1000
 MOST_READ = 300  # networks of a space with mistakes that are looked at for more
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
 
@@ -291,33 +292,36 @@ def assignment_text(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def load_space(file: str | FilePath) -> Space:
-    """The space in a YAML file.
+def load_space(file: str | FilePath, also: Callable[[Space], Iterable[Problem]] = lambda space: ()) -> Space:
+    """The space in a YAML file; ``also`` says what else is wrong with one that has mistakes, to be told with them.
 
     Raises:
         UserError: if the file cannot be read; DocumentError with every mistake, each with file:line:column.
     """
-    return space_of(document.read(file))
+    return space_of(document.read(file), also)
 
 
-def space_of(doc: Document) -> Space:
-    """The space that a document describes; raises DocumentError with every mistake."""
+def space_of(doc: Document, also: Callable[[Space], Iterable[Problem]] = lambda space: ()) -> Space:
+    """The space that a document describes, as :func:`load_space`; raises DocumentError with every mistake."""
     problems = doc.problems()
-    found = _space_of(doc, problems)
-    foreign = [] if problems.full else list(_foreign(found))
+    found, conditions = _space_of(doc, problems)
+    foreign = [] if problems.full else list(_foreign(found, conditions))
     if not problems.found and not foreign:
         return found
-    if problems.sound(("network", "preset"), ("network", "family"), ("network", "input")):
+    written = isinstance(doc.value, dict) and "network" in doc.value
+    if written and problems.sound(("network", "preset"), ("network", "family"), ("network", "input")):
         for problem in found.certain_mistakes(problems.sound(("network",), ("parameters",))):
             problems.note(problem)
+    for problem in also(found):
+        problems.note(problem)
     for name, problem in foreign:
         if problems.sound(("parameters", name, found.by_name[name].domain.kind)):
             problems.note(problem)
     raise doc.error(problems.found)
 
 
-def _space_of(doc: Document, problems: Problems) -> Space:
-    """The space, without the parameters and conditions that have mistakes."""
+def _space_of(doc: Document, problems: Problems) -> tuple[Space, dict[Path, Expression]]:
+    """The space without the parameters and conditions that have mistakes, and its conditions by their places."""
     fields = Fields(doc.value, (), problems)
     name, about = fields.name("space"), fields.text("about", "")
     declared = fields.section("parameters", {})
@@ -344,9 +348,12 @@ def _space_of(doc: Document, problems: Problems) -> Space:
     sections = {"network": network, "recipe": recipe}
     for key, section in sections.items() if problems.sound(("parameters", "any")) else ():
         check_references(section.values, domains, (key,), problems)
-    return Space(
-        name, about, parameters, network.values, constraints, size, classes, doc, base, recipe.values
+    limits = tuple(constraints.values())
+    found = Space(
+        name, about, parameters, network.values, limits, size, classes, doc, base, recipe.values
     )  # fmt: skip
+    whens: dict[Path, Expression] = {("parameters", p.name, "when"): p.when for p in parameters if p.when}
+    return found, whens | constraints
 
 
 def _published_classes(network: Fields, base: Mapping[str, Any]) -> int:
@@ -395,15 +402,18 @@ def _parameters(fields: Fields, doc: Document) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
-def _constraints(
-    fields: Fields, doc: Document, domains: Mapping[str, Domain | None]
-) -> tuple[Expression, ...]:  # fmt: skip
+def _constraints(fields: Fields, doc: Document, domains: Mapping[str, Domain | None]) -> dict[Path, Expression]:
+    """The constraints without mistakes, by their places."""
     known = {**domains, **dict.fromkeys(COSTS)}
-    read = [
-        _expression(source, ("constraints", i), doc, known, fields)
-        for i, source in enumerate(fields.items("constraints", []))
-    ]
-    return tuple(expression for expression in read if expression is not None)
+    given = fields.items("constraints", [])
+    if len(given) > MOST_CONSTRAINTS:
+        fields.add("constraints", f"must be at most {MOST_CONSTRAINTS:,}, but got {len(given):,}", own=True)
+    found: dict[Path, Expression] = {}
+    for i, source in enumerate(given[:MOST_CONSTRAINTS]):
+        path = ("constraints", i)
+        if not fields.problems.full and (read := _expression(source, path, doc, known, fields)):
+            found[path] = read
+    return found
 
 
 def _expression(
@@ -442,10 +452,9 @@ def _unknown(
         yield f"unknown name {shown(name)}{suggestion(name, domains)}{above}; {known}", offset
 
 
-def _foreign(space: Space) -> Iterator[tuple[str, Problem]]:
+def _foreign(space: Space, conditions: Mapping[Path, Expression]) -> Iterator[tuple[str, Problem]]:
     """The parameters that conditions compare with what is none of their values, each with the mistake."""
-    conditions = [(("parameters", p.name, "when"), p.when) for p in space.parameters if p.when]
-    for path, expression in (*conditions, *((("constraints", i), c) for i, c in enumerate(space.constraints))):
+    for path, expression in conditions.items():
         for name, constants, one_will_do, offset in expression.compared():
             if name not in space.by_name:
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pyconv_search.fields import Problem, Problems, SpecError
-from pyconv_search.space.describe import one_each, telling
+from pyconv_search.space.describe import check, one_each, telling
 from pyconv_search.space.references import references
 from pyconv_search.space.space import Assignment, Space
 from pyconv_search.study.recipe import MOST_EPOCHS, Recipe, overridden, to_dict
@@ -68,22 +68,33 @@ def check_recipes(
     return most
 
 
-def check_alone(space: Space) -> None:
-    """What is wrong by itself in the section ``recipe`` of a space, whatever study it is for.
+def check_space(space: Space) -> None:
+    """Check a space whatever study it is for: its networks, and what is wrong by itself in its section ``recipe``.
 
     Raises:
         DocumentError: with every such mistake at its place in the space's file.
     """
     found: list[Problem] = []
-    own = _of_the_recipe(space)
-    for values in telling(own)[0] if space.recipe else ():
-        if own.violated(values):
-            continue
-        problems = Problems()
-        overridden({"epochs": MOST_EPOCHS}, space.overrides(values), problems)
-        found += [_told(space, problem, values) for problem in problems.found if problem.own]
+    try:
+        check(space)
+    except SpecError as error:
+        found += error.problems
+    found += own_mistakes(space)
     if found:
         raise space.document.error(one_each(found))
+
+
+def own_mistakes(space: Space) -> Iterator[Problem]:
+    """What is wrong by itself in the section ``recipe`` of a space, whatever study it is for."""
+    own = _of_the_recipe(space)
+    for values in telling(own)[0] if space.recipe else ():
+        problems = Problems()
+        try:
+            if not own.violated(values):
+                overridden({"epochs": MOST_EPOCHS}, space.overrides(values), problems)
+        except SpecError:  # of a condition; it is told with the networks
+            return
+        yield from (_told(space, problem, values) for problem in problems.found if problem.own)
 
 
 def _of_the_recipe(space: Space) -> Space:

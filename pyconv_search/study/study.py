@@ -25,7 +25,7 @@ from pyconv_search.study.baseline import check_baseline, read_baseline
 from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.growth import too_small
-from pyconv_search.study.joint import check_recipes, recipe_of
+from pyconv_search.study.joint import check_recipes, own_mistakes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
 from pyconv_search.study.recipe import MOST_EPOCHS, Recipe, read_recipe
@@ -275,7 +275,7 @@ def _space(fields: Fields, folder: FilePath) -> tuple[Space | None, list[SpecErr
         fields.add("space", f"no such file: {cut(where, 300)} (paths are relative to the study's file)", own=True)
         return None, []
     try:
-        space = load_space(where)
+        space = load_space(where, own_mistakes)
     except SpecError as error:
         return None, [error]
     head = space.settings.get("head")

@@ -35,8 +35,9 @@ def mistakes(image=(3, 224, 224), **settings):
         ({"family": [1]}, "family: must be one of resnet, inception-resnet, but got a list ([1])"),
         ({"depth": 18, "input": 32, "classes": "x"}, "classes: must be an integer of 1 or more, but got a text ('x')"),
         ({"depth": 18, "input": [3, "x", 32]}, "input[1]: must be an integer of 1 or more, but got a text ('x')"),
+        ({"blocks": [1] * 5_000}, "blocks: must be of at most 64 stages, but got 5,000"),
         (
-            {"blocks": [1] * 5_000},
+            {"blocks": [1] * 50},
             "width: leads to 131,072 channels in stages[11], but there may be 65,536 at most; say width there",
         ),
         ({"blocks": []}, "blocks: must have one entry for each stage, but got an empty list; nearest: [1]"),

@@ -258,6 +258,17 @@ def test_the_csv_holds_every_row(whole):
     ]
 
 
+def test_no_cell_of_the_csv_is_computed_by_a_spreadsheet(examples, tmp_path):
+    names = ["=1+1", "+cmd", "-x", "@SUM(A1)", "\tx", "levels 1", "-1.5"]
+    rows = [examples.row(i, 0, name=name, val_loss=-0.25) for i, name in enumerate(names)]
+    link = next(
+        a["href"] for tag, a in page(examples.write(tmp_path / "run", rows)).elements if a.get("download") == "rows.csv"
+    )
+    found = list(csv.DictReader(io.StringIO(base64.b64decode(link.split(",")[1]).decode("utf-8"))))
+    assert [row["name"] for row in found] == ["'=1+1", "'+cmd", "'-x", "'@SUM(A1)", "'\tx", "levels 1", "-1.5"]
+    assert {row["val_loss"] for row in found} == {"-0.25"}
+
+
 def test_reproduction_is_told(whole):
     found = page(whole)
     for text in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,6 @@ def test_values_are_those_that_pyyaml_dumped(value: object, flow: bool) -> None:
     assert parse(yaml.safe_dump(value, default_flow_style=flow)).value == value
 
 
-def _refused(text: str) -> None:
-    doc = parse(text, "f")
-    raise doc.error(doc.refused)
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-3", 0.001), ("5e-4", 0.0005), ("1.5", 1.5), (".5", 0.5), ("no", "no"), ("off", "off"), ("12:30", "12:30"),
@@ -52,6 +48,15 @@ def test_every_mark_points_at_its_text() -> None:
     assert doc.locate(("b", 1, 9, "deeper")) == (4, 5)
 
 
+def refusal(text: str) -> str:
+    """What is wrong with a text, at once or in what was read of it; empty where nothing is."""
+    try:
+        doc = parse(text, "f")
+    except UserError as error:
+        return str(error)
+    return str(doc.error(doc.refused))
+
+
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
@@ -69,14 +74,30 @@ def test_every_mark_points_at_its_text() -> None:
         ("a: " + "[" * 60 + "]" * 60, "f:1:43", "nested too deeply"),
         ("a: \x00", "f", "not valid YAML"),
         ("a: " + "9" * 400, "f:1:4", "too large"),
+        ("a: {b: 1, c:\u00a00.1}", "f:1:13", "holds a no-break space (U+00A0); write an ordinary blank"),
+        ("a: b\u3000c", "f:1:5", "holds an ideographic space (U+3000)"),
+        ("lr:\u00a00.1\nb: 1", "f:2:2", "(here stands a no-break space (U+00A0); write an ordinary blank)"),
+        ("a: 1\nlr:0.1\nb: 2", "f:3:1", "is a blank missing after the colon? lr: 0.1"),
+        ('a: "x\\u202ey"', "f:1:4", "holds a right-to-left override (U+202E); leave it out"),
+        ('a: "\\ud800"', "f:1:7", "not valid YAML"),
+        ('"a\\x07": 1', "f:1:1", "holds a control character (U+0007); leave it out"),
+        ("a: x # b\u2028c: 1", "f:1:9", "a line separator (U+2028) ends a line unseen"),
+        ("a: [1, 2,5]", "f:1:8", "2,5 is two numbers here; with a decimal point: 2.5"),
+        ("a:\n  - b <= 1\n   - c <= 2\n", "f:3:4", "is a line of the text above, since it is indented more"),
+        ("a: 007", "f:1:4", "007 begins with 0; write 7, or quotes around a text"),
+        ("a: *b", "f:1:4", "there is no anchor b above"),
+        ("a: [&b 1, &b 2]", "f:1:11", "the anchor b stands here twice"),
+        ("a: [" + "1, " * 60_000 + "]", "f:1:", "the file holds more than 50,000 values"),
+        ("a: &b '" + "x" * 900_000 + "'\nb: [*b, *b]", "f:1:4", "the file expands to more than"),
+        ("k" * 900_000 + ": 1", "f:1:900001", "not valid YAML"),
+        ("'" + "k" * 900 + "': {a: 1, a: 2}", "f:1:912", "kkk…"),
     ],
 )
 def test_refusals_name_the_place(text: str, place: str, words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        _refused(text)
-    assert str(caught.value).startswith(place)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    found = refusal(text)
+    assert found.startswith(place)
+    assert words in found
+    assert "\n" not in found
 
 
 def test_a_bomb_of_anchors_is_refused_quickly() -> None:
@@ -101,6 +122,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, words in expected.items():
         with pytest.raises(UserError, match=words):
             read(tmp_path / name)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match="not a plain file"):
+        read(tmp_path / "pipe.yaml")
 
 
 def outcome(text: str) -> object:

@@ -33,7 +33,7 @@ from pyconv_search.training.stacked import Stack
 from pyconv_search.training.tally import Diverged
 
 ROUNDS = 3
-# A process that stands still is not waited for any longer; what is measured takes seconds, reading the data may take more.
+# A process that stands still is not waited for any longer. What is measured takes seconds; to read the data takes more.
 LIMIT_SECONDS = 900.0
 SECONDS = 1.5
 # Multiply-adds a second of training on a core and on a GPU, the order of magnitude: small networks reach from 3 to 40

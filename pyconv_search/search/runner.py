@@ -160,6 +160,7 @@ def _with_ray(order: _Order, bridge: Bridge, console: Console, planned: Journal 
         Progress(bridge.work, order.planned, console) as progress,
     ):
         supervisor = Supervisor(bridge, bridge.heard, console, guard, drain)
+        bridge.say = supervisor.say
 
         def job() -> None:
             with _connection(order.address, guard, supervisor, console):
@@ -242,6 +243,8 @@ class Bridge(Searcher):
         self._specs: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, BaseException | None] = {}
         self._losses: Counter[str] = Counter()
+        self._stalls: Counter[str] = Counter()
+        self.say: Callable[[str], None] = lambda line: None
         self._lock, self._closed, self._begun = threading.RLock(), False, False
         self._killed_by_kernel = losses.kernel_kills()
 
@@ -333,6 +336,12 @@ class Bridge(Searcher):
         self.places.leave(trial_id)
         self._errors[trial_id] = error
         self._losses[trial_id] += 1
+        stalls, self._stalls[trial_id] = self._stalls[trial_id], len(self.places.stalls(trial_id))
+        if self.ending or losses.cannot_start(error) or self._losses[trial_id] > LOST_WORKER_RETRIES:
+            return
+        if stalls == self._stalls[trial_id]:  # Else it was reported when the worker was ended.
+            _, why = losses.reason_of_loss(error, 1, killed_by_kernel=False)
+            self.say(f"{self.name_of(trial_id)}: {why.splitlines()[0]}; the trial is tried again from its checkpoint")
 
     def lost(self, trial_id: str) -> None:
         """Ray has given a trial up: the worker died again and again, or cannot start."""

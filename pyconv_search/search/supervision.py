@@ -106,7 +106,7 @@ class Supervisor:
             self._leave = now + BEREFT_SECONDS
         if self._run.abort and not self._leave:
             self._ending, self._leave = now, now + LEAVE_SECONDS
-        if self._ending and now > self._ending + WORKERS_SECONDS:
+        if self._ending and now > self._ending + WORKERS_SECONDS and not self._leaving:
             self._run.places.kill_all()
         if self._leave:
             self._report("ending: the trials that run are stopped")
@@ -115,7 +115,8 @@ class Supervisor:
         self._glances += 1
         if self._glances % 10 == 0:
             self._drain.bound()
-            self._look_for_stalls()
+            if not self._leaving:
+                self._look_for_stalls()
             self.tick()
         return False
 

@@ -45,6 +45,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def say(**machines: bool) -> None:
         nodes = [{"NodeID": n, "NodeManagerAddress": f"10.0.0.{n[1:]}", "Alive": up} for n, up in machines.items()]
         monkeypatch.setattr(ray, "nodes", lambda: nodes)
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
 
     return say
 

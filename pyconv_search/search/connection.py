@@ -24,8 +24,6 @@ CONNECT_SECONDS = 5.0
 
 # Read by Ray, and by the C library when worker processes start.
 ENVIRONMENT = {
-    # A call that comes after the end of Ray must not start another one.
-    "RAY_ENABLE_AUTO_CONNECT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

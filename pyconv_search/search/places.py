@@ -27,7 +27,6 @@ def sign_of(folder: str, trial: str) -> Path:
 
 
 def _end(worker: Any) -> None:
-    # Asked when it is no more, Ray would start anew (RAY_ENABLE_AUTO_CONNECT is off, too, while a run is connected).
     if ray.is_initialized():
         with contextlib.suppress(Exception):  # The worker may be gone already.
             ray.kill(worker)

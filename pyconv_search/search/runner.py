@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ray import tune
+from ray._private import auto_init_hook
 from ray.exceptions import RayError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -37,6 +38,7 @@ from pyconv_search.search.interrupts import Interrupts
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
+from pyconv_search.search.patching import patched
 from pyconv_search.search.places import Places
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.retry import Retry
@@ -156,6 +158,8 @@ def _with_ray(order: _Order, bridge: Bridge, console: Console, planned: Journal 
     folder, guard = bridge.work.folder, Guard() if order.address is None else None
     with (
         noise.of_driver(folder) as drain,
+        # A call that comes after the end of Ray must not start another one.
+        patched(auto_init_hook, "enable_auto_connect", False),
         tempfile.TemporaryDirectory(prefix="pyconv-search-", ignore_cleanup_errors=True) as scratch,
         Progress(bridge.work, order.planned, console) as progress,
     ):

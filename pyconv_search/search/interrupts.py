@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout` and some terminals send the same signal twice, to the process and to its group: a second one counts after
@@ -28,6 +29,7 @@ class Interrupts:
         self.received = ""
         self._first = 0.0
         self._orderly = 0
+        self._numbers: tuple[signal.Signals, ...] = ()
 
     @contextmanager
     def orderly(self) -> Iterator[None]:
@@ -37,6 +39,16 @@ class Interrupts:
             yield
         finally:
             self._orderly -= 1
+
+    def listen(self) -> dict[signal.Signals, Any]:
+        """Handle the signals that are not ignored; the handlers before.
+
+        Ray's C++ core takes SIGTERM for itself when it starts, unknown to Python: whoever starts it calls this again.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        self._numbers = self._numbers or tuple(n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN)
+        return {number: signal.signal(number, self.hear) for number in self._numbers}
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
@@ -61,7 +73,7 @@ def heard() -> Iterator[Interrupts]:
         yield _current if threading.current_thread() is threading.main_thread() and _current else Interrupts()
         return
     _current = found = Interrupts()
-    kept = {n: signal.signal(n, found.hear) for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
+    kept = found.listen()
     try:
         yield found
     finally:

@@ -48,19 +48,20 @@ def cannot_start(error: BaseException | None) -> bool:
 
 def reason_of_loss(error: BaseException | None, times: int, killed_by_kernel: bool) -> tuple[str, str]:
     """The ``reason`` and the ``detail`` of the row of a trial that was lost ``times`` times, at last by ``error``."""
+    often = f", {times} times" if times > 1 else ""
     if isinstance(error, RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if not isinstance(cause, LostWorker):
             return "error", detail_of(cause)
         return "lost", f"{_died(times)}: a process of its group: {gist(str(cause))}"
     if isinstance(error, OutOfMemoryError):
-        return "oom", f"Ray's memory monitor ended the worker, {times} times: {_first_lines(str(error))}"
+        return "oom", f"Ray's memory monitor ended the worker{often}: {_first_lines(str(error))}"
     if killed_by_kernel:
         return "oom", f"{_died(times)}, while the kernel's out-of-memory killer was at work ({MEMORY_EVENTS})"
     if isinstance(error, NodeDiedError):
-        return "lost", f"its machine was lost, {times} times: {gist(str(error))}"
+        return "lost", f"its machine was lost{often}: {gist(str(error))}"
     if isinstance(error, ActorUnavailableError):
-        return "lost", f"the worker could not be reached, {times} times: {gist(str(error))}"
+        return "lost", f"the worker could not be reached{often}: {gist(str(error))}"
     return "lost", f"{_died(times)}: {gist(str(error or ''))}"
 
 

@@ -33,6 +33,8 @@ from pyconv_search.training.stacked import Stack
 from pyconv_search.training.tally import Diverged
 
 ROUNDS = 3
+# A process that stands still is not waited for any longer. What is measured takes seconds; to read the data takes more.
+LIMIT_SECONDS = 900.0
 SECONDS = 1.5
 # Multiply-adds a second of training on a core and on a GPU, the order of magnitude: small networks reach from 3 to 40
 # billion on a core of a server. It is only to tell studies that are worth a measurement.
@@ -111,16 +113,17 @@ def race(
     Ray must run, with nothing else on it.
 
     Raises:
-        RayError: if a process failed.
+        RayError: if a process failed, or stands still.
     """
     racer: Any = ray.remote(num_cpus=cpu, num_gpus=gpu)(Racer)
     racers: list[Any] = [racer.remote() for _ in range(processes)]
     found: dict[bool, list[float]] = {False: [], True: []}
     try:
-        device = ray.get([each.prepare.remote(specs) for each in racers])[0]
+        device = ray.get([each.prepare.remote(specs) for each in racers], timeout=LIMIT_SECONDS)[0]
         for number in range(ROUNDS + 1):
             for together in (False, True) if number % 2 else (True, False):
-                rates = ray.get([each.race.remote(together, seconds if number else 0.0) for each in racers])
+                turns = [each.race.remote(together, seconds if number else 0.0) for each in racers]
+                rates = ray.get(turns, timeout=LIMIT_SECONDS)
                 if number:  # The first round is a step of each, which finds plans and allocates.
                     found[together].append(sum(rates))
     finally:

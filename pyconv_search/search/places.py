@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ PAUSE_SECONDS = 20.0
 def sign_of(folder: str, trial: str) -> Path:
     """The file whose time changes while the trial's batches are computed."""
     return Path(folder) / RUNNING / trial
+
+
+def _end(worker: Any) -> None:
+    if ray.is_initialized():
+        with contextlib.suppress(Exception):  # The worker may be gone already.
+            ray.kill(worker)
 
 
 @dataclass(slots=True)
@@ -116,8 +123,10 @@ class Places:
             return
         if not math.isnan(quiet):
             self._killed.setdefault(key, []).append(quiet)
-        with contextlib.suppress(Exception):  # It may be gone already, or Ray may be.
-            ray.kill(place.worker)
+        # Ray may not answer, and whoever watches must not wait for it.
+        thread = threading.Thread(target=_end, args=(place.worker,), daemon=True)
+        thread.start()
+        thread.join(1.0)
 
     def kill_all(self) -> None:
         """End all workers; nothing more is expected of them."""

@@ -18,8 +18,8 @@ from pyconv_search.search.waiting import say
 from pyconv_search.search.work import Work
 from pyconv_search.units import duration
 
-QUIET_SECONDS = 30.0
-# Of trials that run without an event for so long (an epoch may take hours) one line says that they do.
+QUIET_SECONDS = 25.0
+# While trials run without an event (an epoch may take hours) a summary follows after twice the time each, up to this.
 LONGEST_QUIET_SECONDS = 300.0
 MOST_SHOWN = 16
 
@@ -28,13 +28,13 @@ class Progress:
     """A context manager that shows ``work`` until it is left; a thread of its own may draw while ``work`` changes.
 
     On a terminal the picture is redrawn a few times a second; elsewhere every ended trial is one line, with a summary
-    when QUIET_SECONDS pass without one.
+    when QUIET_SECONDS pass without one, and later ones at growing intervals.
     """
 
     def __init__(self, work: Work, planned: int, console: Console) -> None:
         self.work, self.planned, self.console = work, planned, console
         self._begun = time.monotonic()
-        self._spoke = self._begun
+        self._spoke, self._patience = self._begun, QUIET_SECONDS
         self._told = len(work.ended)
         self._before = self._effort_done()
         self._measure = work.study.measure
@@ -59,8 +59,10 @@ class Progress:
 
     def tick(self) -> None:
         """Called every second or so, whatever happens."""
-        if not self.console.is_terminal and time.monotonic() - self._spoke > LONGEST_QUIET_SECONDS:
+        if not self.console.is_terminal and time.monotonic() - self._spoke > self._patience:
+            patience = min(2 * self._patience, LONGEST_QUIET_SECONDS)
             self._say(self.summary())
+            self._patience = patience
 
     def _changed(self) -> None:
         if self.console.is_terminal:
@@ -72,7 +74,7 @@ class Progress:
             self._say(self.summary())
 
     def _say(self, line: str) -> None:
-        self._spoke = time.monotonic()
+        self._spoke, self._patience = time.monotonic(), QUIET_SECONDS
         say(self.console, line)
 
     def summary(self) -> str:

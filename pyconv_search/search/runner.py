@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ray import tune
+from ray._private import auto_init_hook
 from ray.exceptions import RayError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -39,6 +40,7 @@ from pyconv_search.search.joining import Cluster
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
+from pyconv_search.search.patching import patched
 from pyconv_search.search.places import Places
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.retry import Retry
@@ -155,10 +157,13 @@ def _with_ray(order: _Order, bridge: Bridge, console: Console, planned: Journal 
     folder, guard = bridge.work.folder, Guard() if order.cluster is None else None
     with (
         noise.of_driver(folder) as drain,
+        # A call that comes after the end of Ray must not start another one.
+        patched(auto_init_hook, "enable_auto_connect", False),
         tempfile.TemporaryDirectory(prefix="pyconv-search-", ignore_cleanup_errors=True) as scratch,
         Progress(bridge.work, order.planned, console) as progress,
     ):
         supervisor = Supervisor(bridge, bridge.heard, console, guard, drain)
+        bridge.say = supervisor.say
 
         def job() -> None:
             with _connection(order.cluster, guard, supervisor, console):
@@ -243,6 +248,8 @@ class Bridge(Searcher):
         self._specs: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, BaseException | None] = {}
         self._losses: Counter[str] = Counter()
+        self._stalls: Counter[str] = Counter()
+        self.say: Callable[[str], None] = lambda line: None
         self._lock, self._closed, self._begun = threading.RLock(), False, False
         self._killed_by_kernel = losses.kernel_kills()
 
@@ -334,6 +341,12 @@ class Bridge(Searcher):
         self.places.leave(trial_id)
         self._errors[trial_id] = error
         self._losses[trial_id] += 1
+        stalls, self._stalls[trial_id] = self._stalls[trial_id], len(self.places.stalls(trial_id))
+        if self.ending or losses.cannot_start(error) or self._losses[trial_id] > LOST_WORKER_RETRIES:
+            return
+        if stalls == self._stalls[trial_id]:  # Else it was reported when the worker was ended.
+            _, why = losses.reason_of_loss(error, 1, killed_by_kernel=False)
+            self.say(f"{self.name_of(trial_id)}: {why.splitlines()[0]}; the trial is tried again from its checkpoint")
 
     def lost(self, trial_id: str) -> None:
         """Ray has given a trial up: the worker died again and again, or cannot start."""

@@ -22,7 +22,7 @@ from pyconv_search.search.places import Places
 from pyconv_search.search.sessions import Guard
 from pyconv_search.search.waiting import Patience, say
 
-GLANCE_SECONDS = 0.1
+GLANCE_SECONDS = 0.05
 # After a signal: when workers that have not stopped are ended, and when what then still runs is left behind.
 WORKERS_SECONDS, LEAVE_SECONDS = 3.0, 9.0
 # The same after a death in Ray, after which nothing of it will end by itself.
@@ -79,6 +79,7 @@ class Supervisor:
         except BaseException:
             self._abandon()
             raise
+        self._heard.listen()
         if self._error is not None and not self._run.abort:
             raise self._error
 
@@ -99,6 +100,7 @@ class Supervisor:
     def _glance(self) -> bool:
         """Look at everything once; whether it is time to leave the job behind."""
         now = time.monotonic()
+        self._heard.listen()
         if self._heard.received and not self._ending:
             self._ending, self._leave = now, now + LEAVE_SECONDS
             self.say(f"{self._heard.received}: the run ends in order; a second signal ends it at once")
@@ -106,16 +108,17 @@ class Supervisor:
             self._leave = now + BEREFT_SECONDS
         if self._run.abort and not self._leave:
             self._ending, self._leave = now, now + LEAVE_SECONDS
-        if self._ending and now > self._ending + WORKERS_SECONDS:
+        if self._ending and now > self._ending + WORKERS_SECONDS and not self._leaving:
             self._run.places.kill_all()
         if self._leave:
             self._report("ending: the trials that run are stopped")
             return now > self._leave
         self._report(self._run.stage())
         self._glances += 1
-        if self._glances % 10 == 0:
+        if self._glances % 20 == 0:
             self._drain.bound()
-            self._look_for_stalls()
+            if not self._leaving:
+                self._look_for_stalls()
             self.tick()
         return False
 

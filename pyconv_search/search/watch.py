@@ -76,10 +76,10 @@ class ClusterWatch:
     def _machines(self, own: str) -> None:
         while not self._over.wait(PROBE_SECONDS):
             try:
-                nodes = ray.nodes()
+                nodes = ray.nodes() if ray.is_initialized() else []
             except Exception:  # The probe says what is wrong, if it lasts.
                 continue
-            if not self._over.is_set():
+            if nodes and not self._over.is_set():
                 self._compare(nodes, own)
 
     def _compare(self, nodes: Sequence[dict[str, Any]], own: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -66,3 +67,14 @@ def test_within_each_other_they_are_one_and_in_another_thread_nothing_is_touched
         thread.join()
         assert found[0] is not outer
         assert signal.getsignal(signal.SIGTERM) == outer.hear
+
+
+def test_a_library_that_takes_a_signal_for_itself_does_not_keep_it() -> None:
+    """Ray's C++ core takes SIGTERM without Python's knowledge."""
+    with interrupts.heard() as heard, heard.orderly():
+        ctypes.CDLL(None).signal(signal.SIGTERM, 1)  # SIG_IGN
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard.received == ""
+        heard.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard.received == "SIGTERM"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,7 @@ def test_time_in_which_the_watcher_stood_still_does_not_count(clock: Clock, tmp_
 def test_killed_ones_are_counted(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[str] = []
     monkeypatch.setattr(ray, "kill", killed.append)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     watched = Places(tmp_path, 1.0, 0.0)
     for worker in ("first", "second"):
         watched.put("a", worker, "trial-a")
@@ -104,3 +107,26 @@ def test_killed_ones_are_counted(clock: Clock, tmp_path: Path, monkeypatch: pyte
     watched.put("a", "third", "trial-a")
     watched.kill_all()
     assert (killed[-1], len(watched), watched.stalls("a")) == ("third", 0, [90.0, 90.0])
+
+
+def test_a_ray_that_has_ended_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would start anew, and the run would wait for that."""
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "kill", asked.append)
+    watched = Places(tmp_path, 1.0, 0.0)
+    watched.put("a", "worker", "trial-a")
+    watched.kill_all()
+    assert (asked, len(watched)) == ([], 0)
+
+
+def test_a_ray_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "kill", lambda worker: over.wait(60))
+    watched = Places(tmp_path, 1.0, 0.0)
+    watched.put("a", "worker", "trial-a")
+    begun = time.monotonic()
+    watched.kill_all()
+    assert time.monotonic() - begun < 50
+    over.set()

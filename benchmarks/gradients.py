@@ -3,7 +3,7 @@
     python -m benchmarks.gradients --count 2000 [--seed 0] [--kinds plain,video] [--torch]
 
 Every case is a module as networks hold it (``plain``: stems, shortcuts, branches and heads; ``pyramid``, ``poly-scale``
-and ``video``), called alone, under autocast, by ``torch.func.grad``, or for the members of a stack by ``vmap``, with any
+and ``video``), called alone, under autocast, by ``torch.func.grad``, or for the members of a stack by ``vmap``, in any
 layout. Its output and the gradients of images, weights and bias are compared with those of the same module in float64.
 Memory that is handed out is filled with large numbers before (``MALLOC_PERTURB_``), so that what reads memory that
 nobody has written is seen to. ``--torch`` asks the same of ``nn.Conv2d`` and ``nn.Conv3d`` themselves.
@@ -75,7 +75,9 @@ def drawn(seed: int, index: int, kinds: tuple[str, ...] = KINDS) -> Case:
     stride = (r.choice((1, 1, 2, 2, 3)),) * sides if r.random() < 0.8 else tuple(r.choice((1, 2)) for _ in range(sides))
     dilation = r.choice((1, 1, 1, 2, 3, 4, 8)) if max(kernel) > 1 and sides == 2 else 1
     hw = tuple(r.choice((1, 1, 2, 3, 4, 4, 5, 7, 8, 14)) for _ in range(sides))
-    padded = kind != "plain" or r.random() < 0.9 or any(n <= dilation * (k - 1) for n, k in zip(hw, kernel, strict=True))
+    padded = (
+        kind != "plain" or r.random() < 0.9 or any(n <= dilation * (k - 1) for n, k in zip(hw, kernel, strict=True))
+    )
     batch = r.choice((1, 1, 2, 3, 4, 8))
     taps, pixels = 1, 1
     for n, k in zip(hw, kernel, strict=True):

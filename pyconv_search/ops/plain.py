@@ -1,7 +1,7 @@
 """Convolutions of one dilation, with right numbers where PyTorch's own are wrong.
 
-All convolutions of a network that are no :class:`PSConv2d` or :class:`PyConv2d` are of these two classes, which hold the
-weights and go by the names of ``nn.Conv2d`` and ``nn.Conv3d``.
+All convolutions of a network that are no :class:`PSConv2d` or :class:`PyConv2d` are of these two classes, which hold
+the weights and go by the names of ``nn.Conv2d`` and ``nn.Conv3d``.
 """
 
 from __future__ import annotations

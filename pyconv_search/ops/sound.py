@@ -1,7 +1,7 @@
 """``torch.nn.functional.conv2d`` and ``conv3d`` with right numbers where PyTorch's own are wrong: on CPUs.
 
-PyTorch 2.13 computes the gradients of some weights from memory that nobody has written (oneDNN, bfloat16), or in another
-order. What is computed in another way here is what ``python -m benchmarks.gradients --torch`` finds wrong.
+PyTorch 2.13 computes the gradients of some weights from memory that nobody has written (oneDNN, bfloat16), or in
+another order. What is computed in another way here is what ``python -m benchmarks.gradients --torch`` finds wrong.
 """
 
 from __future__ import annotations

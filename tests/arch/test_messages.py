@@ -14,7 +14,6 @@ from pyconv_search.arch.spec import Architecture, Conv, Level, Stage, Stem
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError
 
-
 STEM = {"kernel": 3, "width": 8, "stride": 1, "pool": "none"}
 
 

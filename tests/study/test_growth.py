@@ -44,7 +44,9 @@ def small(write: Write, start: Any, space: str = SPACE, **changes: Any) -> Path:
 def test_a_start_below_the_largest_reduction_is_refused_with_the_smallest_that_is_not(write_study: Write) -> None:
     with pytest.raises(UserError) as error:
         load_study(small(write_study, 0.4))
-    text = "study.yaml:8:12 recipe.resolution.start: makes images of 12×12 pixels in the first epoch, which are too small"
+    text = (
+        "study.yaml:8:12 recipe.resolution.start: makes images of 12×12 pixels in the first epoch, which are too small"
+    )
     assert f"{text} for 2 of the networks; nearest: " in str(error.value)
     nearest = float(str(error.value).rpartition("nearest: ")[2])
     study = load_study(small(write_study, nearest))

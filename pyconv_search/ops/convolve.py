@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyconv_search.ops import kernels
 from pyconv_search.ops.arguments import autocast_dtype
-from pyconv_search.ops.execute import execute, layout, transformed
+from pyconv_search.ops.execute import execute
 from pyconv_search.ops.planning import Signature, fused, programs
+from pyconv_search.ops.sound import layout, narrow, transformed, widened
 
 
 def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tensor:
@@ -31,9 +31,8 @@ def convolve(x: Tensor, weights: Sequence[Tensor], signature: Signature) -> Tens
     if not last:
         x = _laid_out(x, torch.channels_last)
     stride = signature[2][1]
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and 0 < x.shape[3] <= stride > 1:
-        # For a single column oneDNN 3 gives wrong numbers, those of nn.Conv2d too (PyTorch 2.13): two, and one of them.
-        wider = F.pad(x, (0, stride + 1 - x.shape[3]))
+    if not torch.compiler.is_exporting() and narrow(x, stride):
+        wider = widened(x, stride)
         return _laid_out(execute(wider, weights, programs(signature, wider))[..., :1], layout(x))
     return execute(x, weights, programs(signature, x))
 

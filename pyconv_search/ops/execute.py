@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from pyconv_search.arch.plans.pieces import Piece, columns
 from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Channels, Program, Step, Sums
+from pyconv_search.ops.sound import conv2d, layout, transformed, unsound
 from pyconv_search.ops.sums import fold, joined, take, taken, write
 
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
@@ -58,50 +58,34 @@ def _composed() -> bool:
     return proxies or transformed()
 
 
-def transformed() -> bool:
-    """Whether functions are being transformed (``torch.func``) or differentiated forwards."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-
-
-def unsound(device: torch.device, dtype: torch.dtype, fan_in: int, dilation: int) -> bool:
-    """Whether the gradient of the weight of a dilated convolution may be wrong on images with their channels last.
-
-    On CPUs the oneDNN of PyTorch 2.13 makes it in bfloat16 of memory that nobody has written, where the number of input
-    channels of a group, ``fan_in``, is no multiple of 16; that of ``nn.Conv2d``, too. Contiguous tensors are right.
-    """
-    return dilation > 1 and fan_in % 16 > 0 and dtype == torch.bfloat16 and device.type == "cpu"
-
-
 def compose(x: Tensor, weights: Sequence[Tensor], program: Program) -> Tensor:
     """The output by a program, from differentiable operations that change nothing in place."""
-    packed = pack(weights, program)
-    dilations = [step.piece.dilation for step in program.steps]
-    if any(unsound(x.device, x.dtype, weight.shape[1], d) for weight, d in zip(packed, dilations, strict=True)):
-        x, packed = x.contiguous(), [weight.contiguous() for weight in packed]
-    return joined(_outputs(x, packed, program), program.output)
+    return joined(_outputs(x, pack(weights, program), program, take, conv2d), program.output)
 
 
-def _outputs(x: Tensor, packed: Sequence[Tensor], program: Program, take: Take = take) -> list[Tensor]:
-    """What every step puts out. Channels that several steps take in the same order are taken once."""
+def _outputs(
+    x: Tensor, packed: Sequence[Tensor], program: Program, take: Take, conv: Callable[..., Tensor] = F.conv2d
+) -> list[Tensor]:
+    """What every step puts out, by ``conv``. Channels that several steps take in the same order are taken once."""
     sources: dict[tuple[int, ...], Tensor] = {}
     found = []
     for step, weight in zip(program.steps, packed, strict=True):
         piece = step.piece
         if piece.source not in sources:
             sources[piece.source] = take(x, step.source)
-        found.append(fold(_convolved(sources[piece.source], weight, step, program), step.target.times))
+        found.append(fold(_convolved(sources[piece.source], weight, step, program, conv), step.target.times))
     return found
 
 
-def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program) -> Tensor:
+def _convolved(x: Tensor, weight: Tensor, step: Step, program: Program, conv: Callable[..., Tensor]) -> Tensor:
     """What the convolution of a step puts out."""
     piece, stride = step.piece, program.operation.stride
     if piece.strip == 1:
-        return F.conv2d(x, weight, None, stride, step.padding, piece.dilation, piece.groups)
+        return conv(x, weight, None, stride, step.padding, (piece.dilation, piece.dilation), piece.groups)
     width = out_side(x.shape[3], stride[1])
     x = widened(x, (columns(piece, width) - width) * stride[1])
     strides = (stride[0], stride[1] * piece.strip)
-    return laid_out(F.conv2d(x, weight, None, strides, step.padding, 1, piece.groups), piece)[..., :width]
+    return laid_out(conv(x, weight, None, strides, step.padding, (1, 1), piece.groups), piece)[..., :width]
 
 
 class _Executed(torch.autograd.Function):
@@ -281,9 +265,3 @@ def portions(x: Tensor, program: Program, sums: Sums | None = None) -> tuple[sli
 def images(x: Tensor, part: slice | None) -> Tensor:
     """One of :func:`portions`."""
     return x if part is None else x[part]
-
-
-def layout(x: Tensor) -> torch.memory_format:
-    """The memory format of images or of a weight by its strides; contiguous where they fit both, as in PyTorch."""
-    last = x.stride(1) == 1 and x.stride(3) >= x.shape[1] and x.shape[1:].numel() > 1
-    return torch.channels_last if last else torch.contiguous_format

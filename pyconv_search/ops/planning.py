@@ -21,9 +21,10 @@ from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, suggestion
 from pyconv_search.ops import kernels
 from pyconv_search.ops.arguments import autocast_dtype, check_input
-from pyconv_search.ops.execute import Programs, layout, transformed
+from pyconv_search.ops.execute import Programs
 from pyconv_search.ops.fused import levels_of, obstacle
 from pyconv_search.ops.program import program
+from pyconv_search.ops.sound import layout, transformed
 
 FUSED = "fused"
 INSTRUCTIONS = torch.backends.cpu.get_cpu_capability()

@@ -1,7 +1,7 @@
 """``torch.nn.functional.conv2d`` and ``conv3d`` with right numbers where PyTorch's own are wrong: on CPUs.
 
-oneDNN of PyTorch 2.13 computes gradients of weights from memory that nobody has written. What is computed in another
-way here is what a search over random convolutions found wrong (``benchmarks/gradients.py``).
+PyTorch 2.13 computes the gradients of some weights from memory that nobody has written (oneDNN, bfloat16), or in
+another order. What is computed in another way here is what ``python -m benchmarks.gradients --torch`` finds wrong.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from pyconv_search.ops.arguments import autocast_dtype
-from pyconv_search.ops.execute import layout, transformed, unsound
 
-# Types of 16 bits, in which oneDNN computes by kernels of their own.
+# Types of 16 bits, which have kernels of their own.
 SHORT = (torch.bfloat16, torch.float16)
 
 
@@ -25,19 +25,23 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None,
     stride: tuple[int, ...],
-    padding: tuple[int, ...] | str,
+    padding: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    """As ``torch.nn.functional.conv2d``."""
+    """As ``torch.nn.functional.conv2d``, all arguments by position."""
     rest = (stride, padding, dilation, groups)
     if x.device.type != "cpu" or torch.compiler.is_exporting():
         return F.conv2d(x, weight, bias, *rest)
-    if max(stride) > 1 and weight.shape[1] < 16 and tuple(weight.shape[2:]) == (1, 1) and padding in ((0, 0), "valid"):
-        # On images with the channels last the backward pass writes beyond its memory, and the process ends.
-        return F.conv2d(x[..., :: stride[0], :: stride[1]], weight, bias, groups=groups)
+    if max(stride) > 1 and weight.shape[1] < 16 and tuple(weight.shape[2:]) == (1, 1) and padding == (0, 0):
+        # With the channels last the backward pass writes beyond its memory, and the process ends.
+        return conv2d(x[..., :: stride[0], :: stride[1]], weight, bias, (1, 1), padding, dilation, groups)
+    if narrow(x, stride[1]):
+        width = (x.shape[-1] + 2 * padding[1] - dilation[1] * (weight.shape[3] - 1) - 1) // stride[1] + 1
+        return conv2d(widened(x, stride[1]), weight, bias, *rest)[..., :width]
     dtype = autocast_dtype(x) or x.dtype
-    if dtype in SHORT and x.shape[-1] <= stride[-1] > 1:
+    if dtype in SHORT and x.shape[0] == 1 and not torch.compiler.is_compiling() and transformed():
+        # The members of a stack are groups, whose one image has strides that PyTorch misreads on CPUs without AVX512.
         return _exact(F.conv2d, dtype, (x, weight, bias), rest)
     if not unsound(x.device, dtype, weight.shape[1], max(dilation)):
         return F.conv2d(x, weight, bias, *rest)
@@ -47,7 +51,10 @@ def conv2d(
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    """As ``torch.nn.functional.conv3d``, all arguments by position."""
+    """As ``torch.nn.functional.conv3d``, all arguments by position.
+
+    In 16 bits the gradient of the weight is wrong for many sizes, of the papers' stem (5×7×7, stride 1, 2, 2) for one.
+    """
     dtype = autocast_dtype(x) or x.dtype
     if x.device.type != "cpu" or dtype not in SHORT:
         return F.conv3d(x, weight, bias, *rest)
@@ -60,3 +67,33 @@ def _exact(
     """Computed in float32, gradients too; of the type that it would have had."""
     with torch.autocast("cpu", enabled=False):
         return function(*(tensor if tensor is None else tensor.float() for tensor in tensors), *rest).to(dtype)
+
+
+def narrow(x: Tensor, stride: int) -> bool:
+    """Whether the gradient of a weight may be wrong as images are at most as wide as the stride."""
+    return x.device.type == "cpu" and 0 < x.shape[-1] <= stride > 1
+
+
+def widened(x: Tensor, stride: int) -> Tensor:
+    """Narrow images with columns of zeros at the right, so that the output has another column."""
+    return F.pad(x, (0, stride + 1 - x.shape[-1]))
+
+
+def unsound(device: torch.device, dtype: torch.dtype, fan_in: int, dilation: int) -> bool:
+    """Whether the gradient of the weight of a dilated convolution may be wrong on images with their channels last.
+
+    On CPUs the oneDNN of PyTorch 2.13 makes it in bfloat16 of memory that nobody has written, where the number of input
+    channels of a group, ``fan_in``, is no multiple of 16; that of ``nn.Conv2d``, too. Contiguous tensors are right.
+    """
+    return dilation > 1 and fan_in % 16 > 0 and dtype == torch.bfloat16 and device.type == "cpu"
+
+
+def transformed() -> bool:
+    """Whether functions are being transformed (``torch.func``) or differentiated forwards."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """The memory format of images or of a weight by its strides; contiguous where they fit both, as in PyTorch."""
+    last = x.stride(1) == 1 and x.stride(3) >= x.shape[1] and x.shape[1:].numel() > 1
+    return torch.channels_last if last else torch.contiguous_format

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from pyconv_search.ops.execute import unsound
 from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.pyconv import PyConv2d, same_conv2d
+from pyconv_search.ops.sound import unsound
 from pyconv_search.ops.video import same_conv3d
 
 CASES = {

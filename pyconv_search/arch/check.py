@@ -129,7 +129,9 @@ def _check_shape(arch: Architecture, problems: Problems) -> None:
         problems.add(("input",), f"must be channels×height×width or channels×time×height×width, but got {size}")
         problems.check()
     if len(arch.stages) > MOST_STAGES:
-        problems.add(("stages",), f"must be {MOST_STAGES} at most, but got {len(arch.stages):,}; nearest: {MOST_STAGES}")
+        problems.add(
+            ("stages",), f"must be {MOST_STAGES} at most, but got {len(arch.stages):,}; nearest: {MOST_STAGES}"
+        )
         problems.check()
     check_kernel(arch.stem.kernel, arch.dimensions, ("stem", "kernel"), problems)
     FAMILIES[arch.family].check(arch, problems)

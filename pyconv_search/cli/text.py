@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyconv_search.cli import estimates
 from pyconv_search.cli.columns import table
+from pyconv_search.cli.remarks import remarks
 from pyconv_search.report.hours import hours_of
 from pyconv_search.results import verdicts
 from pyconv_search.results.spent import planned, spent
@@ -252,4 +253,4 @@ def data_check_text(found: CheckReport) -> str:
             (split.name, f"{split.images:,}", least if least == most else f"{least}–{most}", split.sha256[:16])
         )
     head = f"{found.name}: ok, {'×'.join(map(str, found.input))}, {found.classes} classes, read from {found.found_at}"
-    return "\n".join([head, "", table(cells, (1, 2)), "", f"fingerprint {found.fingerprint}"])
+    return "\n".join([head, "", table(cells, (1, 2)), *remarks(found), "", f"fingerprint {found.fingerprint}"])

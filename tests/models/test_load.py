@@ -118,7 +118,7 @@ def test_every_damaged_byte_of_the_header_is_told(tmp_path: Path) -> None:
             (tmp_path / "damaged").write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
             with contextlib.suppress(UserError):  # a name in another network's words may still be the same network
                 pyconv_search.load_model(tmp_path / "damaged")
-    for cut in [*range(0, 20), length - 1, length, len(content) - 1]:
+    for cut in [*range(20), length - 1, length, len(content) - 1]:
         (tmp_path / "damaged").write_bytes(content[:cut])
         with pytest.raises(UserError, match="damaged: cannot be read"):
             pyconv_search.load_model(tmp_path / "damaged")

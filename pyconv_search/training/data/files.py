@@ -43,7 +43,7 @@ class _Member(tarfile.TarInfo):
     """A member whose header is small: tarfile reads those of long names as a whole, whatever their size."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         found = super().frombuf(buf, encoding, errors)
         if not found.isreg() and found.size > _MOST_HEADER:
             raise UserError(f"holds a header of {found.size:,} bytes, which no archive of this data set does")

@@ -179,7 +179,7 @@ def _development_kit(place: Path) -> dict[str, str]:
     )
     try:
         _check_unpacked(content)
-        synsets = np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)["synsets"])
+        synsets = np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)["synsets"])  # type: ignore[arg-type]
         wnids = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
     except Exception as error:  # broken files raise anything at all
         raise UserError(f"{meta}: is not the table of synsets of the development kit ({one_line(error)})") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -48,12 +49,12 @@ _STAND_INS: dict[tuple[str, str], Callable[[], Any]] = {
 
 # Steps of a pickle: an image takes seven at most in the oldest protocol, for its name and its labels.
 _STEPS_PER_IMAGE, _MORE_STEPS = 16, 10_000
-_ALLOWED = (
-    "PROTO FRAME STOP MARK POP POP_MARK DUP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE "
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST "
-    "LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD"
-).split()
+# What arrays, lists, texts and numbers are pickled with, in every protocol.
+_ALLOWED = re.compile(
+    "PROTO|FRAME|STOP|MARK|POP|POP_MARK|DUP|PUT|(LONG_)?BINPUT|MEMOIZE|GET|(LONG_)?BINGET|NONE|NEWTRUE|NEWFALSE|INT"
+    "|BININT[12]?|LONG[14]?|(BIN)?FLOAT|STRING|(SHORT_)?BINSTRING|UNICODE|(SHORT_)?BINUNICODE8?|(SHORT_)?BINBYTES8?"
+    "|EMPTY_TUPLE|TUPLE[123]?|EMPTY_LIST|LIST|APPENDS?|EMPTY_DICT|DICT|SETITEMS?|GLOBAL|STACK_GLOBAL|REDUCE|BUILD"
+)
 
 
 class _Steps(dict[int, Callable[[Any], None]]):
@@ -70,7 +71,10 @@ class _Steps(dict[int, Callable[[Any], None]]):
         return super().__getitem__(step)
 
 
-class _Unpickler(pickle._Unpickler):
+_Python: Any = pickle._Unpickler
+
+
+class _Unpickler(_Python):
     """The unpickler that is written in Python, whose steps can be counted and refused.
 
     That in C sets aside whatever memory a few bytes ask for, and hashes keys that refer to themselves for ever.
@@ -79,14 +83,15 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, blob: Blob, images: int) -> None:
         super().__init__(io.BytesIO(blob.data), encoding="bytes")
         self.source, self.unencoded = blob.source, len(blob.data)
-        codes = (getattr(pickle, name)[0] for name in _ALLOWED)
-        self.dispatch = _Steps({code: pickle._Unpickler.dispatch[code] for code in codes})
-        self.dispatch |= {
+        names = filter(_ALLOWED.fullmatch, pickle.__all__)
+        steps = _Steps({code: _Python.dispatch[code] for code in (getattr(pickle, name)[0] for name in names)})
+        steps |= {
             pickle.SETITEM[0]: _Unpickler.load_setitem,
             pickle.SETITEMS[0]: _Unpickler.load_setitems,
             pickle.DICT[0]: _Unpickler.load_dict,
         }
-        self.dispatch.left = _STEPS_PER_IMAGE * images + _MORE_STEPS
+        steps.left = _STEPS_PER_IMAGE * images + _MORE_STEPS
+        self.dispatch = steps
 
     def load_setitem(self) -> None:
         _check_keys(self.stack[-2:-1])

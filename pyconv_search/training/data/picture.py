@@ -115,8 +115,8 @@ def pixels(data: bytes, source: str, see: See, size: tuple[int, int]) -> npt.NDA
     """What ``see`` chooses of an encoded image as RGB of ``size`` (height, width): height × width × 3.
 
     Resized bilinearly with antialiasing, as Pillow does. The image is converted as :func:`loaded` has it; the
-    orientation that a camera noted is left alone, as torchvision's ImageFolder leaves it. A JPEG file that is four or more times
-    larger than needed is decoded at a half, a quarter or an eighth of its size.
+    orientation that a camera noted is left alone, as torchvision's ImageFolder leaves it. A JPEG file that is four or
+    more times larger than needed is decoded at a half, a quarter or an eighth of its size.
 
     Raises:
         UserError: naming ``source``, if the bytes are no complete image.

@@ -178,7 +178,7 @@ def _below(root: Path, top: str, suffixes: tuple[str, ...]) -> _Found:
     """The images below one folder, in the order of torchvision's ``sorted(os.walk(top, followlinks=True))``."""
     found, ways = _Found(suffixes), Counter[tuple[int, int]]()
     inside: dict[str, list[str]] = {}
-    waiting = [(top, (_identity(root / top),))]
+    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(top, (_identity(root / top),))]
     while waiting:
         folder, above = waiting.pop()
         inside[folder] = []

@@ -154,7 +154,7 @@ def test_a_file_that_unpacks_without_end_is_refused(tmp_path, suffix):
 def test_a_pipe_is_refused_and_not_waited_for(tiny, make):
     make.fashion(tiny)
     os.mkfifo(tiny / "pipe.gz")
-    with pytest.raises(UserError, match="pipe.gz: cannot be read: it is not a plain file"):
+    with pytest.raises(UserError, match=r"pipe\.gz: cannot be read: it is not a plain file"):
         read_file(tiny / "pipe.gz", 100)
     (tiny / "t10k-labels-idx1-ubyte").unlink()
     os.mkfifo(tiny / "t10k-labels-idx1-ubyte")

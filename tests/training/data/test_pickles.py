@@ -131,7 +131,7 @@ def doubled(depth: int) -> bytes:
     ],
 )
 def test_keys_that_would_hash_for_ever_are_refused(steps):
-    with pytest.raises(UserError, match="not a readable pickle of a CIFAR batch .a key that is no text"):
+    with pytest.raises(UserError, match=r"not a readable pickle of a CIFAR batch .a key that is no text"):
         load_batch(blob(b"\x80\x02" + steps))
 
 

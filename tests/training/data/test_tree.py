@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from dataclasses import replace
@@ -94,7 +95,7 @@ def test_links_in_a_circle_are_entered_once(tmp_path, make):
 def test_links_that_double_without_end_are_refused(tmp_path, make):
     make.imagenet(tmp_path)
     chain = [tmp_path / "chain" / str(i) for i in range(30)]
-    for folder, following in zip(chain, chain[1:], strict=False):
+    for folder, following in itertools.pairwise(chain):
         folder.mkdir(parents=True)
         for name in ("l", "r"):
             (folder / name).symlink_to(following)
@@ -156,7 +157,7 @@ def test_images_in_folders_below_are_packed_and_the_pack_knows_their_tree(tiny, 
     assert load("imagenet", tree, classes=3).found_at == str(where)
     (inner / "empty" / "late.jpg").write_bytes(make.jpeg(8))
     assert not packed.is_of(tree)
-    with pytest.raises(UserError, match="has changed since .* was packed .19 images then, 20 now"):
+    with pytest.raises(UserError, match=r"has changed since .* was packed .19 images then, 20 now"):
         load("imagenet", tree, classes=3)
     # One of a version that passed over what lies below.
     assert not replace(packed, inner=None).is_of(tree)

@@ -35,9 +35,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training import data, streaming
-from pyconv_search.training.data.parallel import cores
 from pyconv_search.training.data.picture import See, resized_crop
 from pyconv_search.training.source import View
 from pyconv_search.training.streaming import source_of
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--side", type=int, default=256, help="shorter side of the packed images")
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as place:

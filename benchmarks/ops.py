@@ -21,8 +21,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from pyconv_search.cores import usable_cores
+from pyconv_search.files import expanded
 from pyconv_search.training import allocator
 
 SETTINGS = ("float32 contiguous", "float32 channels_last", "bfloat16 channels_last")
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         allocator.restart_with_it()
     import torch
 
-    torch.set_num_threads(options.threads or torch.get_num_threads())
+    torch.set_num_threads(options.threads or min(torch.get_num_threads(), usable_cores()))
     torch.backends.cudnn.benchmark = True  # both sides at their best
     print(header(options.device), flush=True)
     if options.picture:
@@ -219,7 +220,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", action="store_true", help="whole networks instead")
     parser.add_argument(
         "--picture",
-        type=Path,
+        type=expanded,
         metavar="FILE.svg",
         help="time against MACs of every plan, in the first setting, instead",
     )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.ops import header
+from pyconv_search.cores import usable_cores
 from pyconv_search.training import allocator
 
 SPACES = Path(__file__).parent.parent / "spaces"
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         allocator.restart_with_it()
     import torch
 
-    torch.set_num_threads(options.threads or torch.get_num_threads())
+    torch.set_num_threads(options.threads or min(torch.get_num_threads(), usable_cores()))
     print(header(options.device), flush=True)
     if not options.data:
         against_plain(options)

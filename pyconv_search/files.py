@@ -11,6 +11,26 @@ from typing import Any
 from pyconv_search.errors import UserError
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path that a user typed, with ``~`` or ``~name`` at its beginning replaced by that home, as a shell does it.
+
+    Shells leave ``--out=~/runs`` as it stands, and YAML and Python know no ``~``. A name that no user has is left as it
+    is. Expanding what was expanded changes nothing.
+
+    Raises:
+        UserError: if the path begins with the own home, and the system knows none.
+    """
+    text = os.fspath(path)
+    try:
+        found = os.path.expanduser(text)
+    except ValueError:  # a null byte, which whoever opens the file reports
+        found = text
+    if found == text and text.split(os.sep)[0] == "~":
+        raise UserError(f"{text}: the home folder is not known; set HOME, or write the folder itself")
+    # "./~" is a folder of that name, which pathlib would write as "~".
+    return Path(found).absolute() if str(Path(found)).startswith("~") else Path(found)
+
+
 def open_plain(file: str | Path) -> int:
     """An open handle of a plain file; a link is followed.
 
@@ -18,7 +38,7 @@ def open_plain(file: str | Path) -> int:
         UserError: if there is no such file, it cannot be read, or it is a folder, pipe, socket or device, of which
             reading might never end.
     """
-    path = Path(file)
+    path = expanded(file)
     try:
         # A pipe without a writer would keep an ordinary open waiting.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,14 +51,34 @@ def tiny_study(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def pytest_addoption(parser):
-    parser.addoption("--witnesses", type=int, default=8, help="random networks to build, of every shipped space")
+@contextmanager
+def _bounded(most: int) -> Iterator[list[int]]:
+    """Fail as soon as more than ``most`` functions, Python's or built-in ones, are called inside.
+
+    It is a measure of work that no machine's speed changes, and ends loops that would run for hours. Yields the number
+    of calls so far, in a list of one.
+    """
+    calls = [0]
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        if event in ("call", "c_call"):
+            calls[0] += 1
+            if calls[0] > most:
+                sys.setprofile(None)
+                pytest.fail(f"more than {most:,} calls")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
 
 
 @pytest.fixture
-def witnesses(request):
-    """How many random networks of every shipped space are built and counted."""
-    return request.config.getoption("--witnesses")
+def bounded() -> Callable[[int], Any]:
+    """A context manager within which only so many functions may be called."""
+    return _bounded
 
 
 def draw_operation(seed: int, most: int = 6) -> Operation:

@@ -14,7 +14,7 @@ import pyconv_search
 
 PACKAGE = Path(pyconv_search.__file__).parent
 LAYERS = ["arch", "space", "study", "results", "report", "ops", "models", "training", "search", "cluster", "cli"]
-SHARED = {"errors", "fields", "files", "cores", ""}
+SHARED = {"errors", "fields", "files", "cores", "units", ""}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "ray"}
 

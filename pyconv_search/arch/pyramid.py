@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyconv_search.arch.dilation import AXES
@@ -35,7 +35,8 @@ def conv(keys: StageKeys, width: int, in_widths: set[int]) -> Conv:
     """The convolution of ``width`` output channels that is fed ``in_widths`` channels wherever the stage uses it."""
     problems = keys.problems
     given, path = keys.pick("levels")
-    if isinstance(given, (list, tuple)) and path[:-1] == keys.common.path and all(isinstance(n, int) for n in given):
+    by_stage = isinstance(given, (list, tuple)) and not all(isinstance(n, Mapping) for n in given)
+    if by_stage and path[:-1] == keys.common.path:
         given, path = (given[keys.stage] if keys.stage < len(given) else 1), (*path, keys.stage)
     if isinstance(given, (list, tuple)):
         explicit = [Fields(values, (*path, j), problems) for j, values in enumerate(given)]

@@ -17,7 +17,7 @@ from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv, kernel
 from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, SqueezeExcite, Stage, Stem, pointwise
 from pyconv_search.arch.strides import with_output_stride
-from pyconv_search.fields import Fields, Path, Problems, integer, integers, nearest
+from pyconv_search.fields import MOST, Fields, Path, Problems, integer, integers, nearest, path_text
 
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -39,7 +39,11 @@ def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) ->
     stem = _stem(fields.section("stem", None), video)
     block, blocks = _blocks(fields)
     stages = _stages(fields, stem, block, blocks, video)
-    stages = stages[: fields.integer("num_stages", len(stages), high=len(stages))]
+    kept = fields.integer("num_stages", len(stages))
+    if fields.sound("num_stages") and kept > len(stages):
+        text = f"must be an integer between 1 and {len(stages)}, but got {kept}; nearest: {len(stages)}"
+        fields.add("num_stages", text)
+    stages = stages[:kept]
     if video and "output_stride" in fields:
         fields.add("output_stride", "is for images, since it dilates; for video leave it out")
         fields.drop("output_stride")
@@ -116,6 +120,17 @@ def _blocks(fields: Fields) -> tuple[str, tuple[int, ...]]:
     return block, (max(each, 1),) * stages
 
 
+def _channels(own: Fields, key: str, default: int, blamed: Fields) -> int:
+    """A number of channels; a default that is too large is a mistake of the width from which it follows."""
+    found = int(own.integer(key, default))
+    if found > MOST:
+        text = (
+            f"leads to {found:,} channels in {path_text(own.path)}, but there may be {MOST:,} at most; say {key} there"
+        )
+        own.problems.add((*blamed.path, "width"), text)
+    return min(found, MOST)
+
+
 def _stages(fields: Fields, stem: Stem, block: str, blocks: tuple[int, ...], video: bool) -> tuple[Stage, ...]:
     written = fields.items("stages", None) or [{}] * len(blocks)
     if len(written) != len(blocks):
@@ -130,8 +145,8 @@ def _stages(fields: Fields, stem: Stem, block: str, blocks: tuple[int, ...], vid
     for i, (values, count) in enumerate(zip(written, blocks, strict=False)):
         own = Fields(values, (*fields.path, "stages", i), fields.problems)
         # Defaults have bounds, too: a list of many blocks would double the width without end.
-        inner = integer(own.integer("width", width * 2 ** min(i, DOUBLINGS)), (*own.path, "width"), own.problems)
-        out = integer(own.integer("out", inner * expansion), (*own.path, "out"), own.problems)
+        inner = _channels(own, "width", width * 2 ** min(i, DOUBLINGS), fields)
+        out = _channels(own, "out", inner * expansion, own if "width" in own else fields)
         se, non_local = _attention(own, fields)
         stage = Stage(
             block,

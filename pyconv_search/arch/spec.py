@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from pyconv_search.fields import Problem, SpecError
@@ -119,7 +119,7 @@ class Stage:
     keeps_pool: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Architecture:
     """A network: stem, stages, and a head that reads the stages' features.
 
@@ -168,9 +168,9 @@ class Architecture:
         """2 for images, 3 for video."""
         return len(self.input) - 1
 
-    @property
+    @cached_property
     def arch_id(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        """SHA-256 of the canonical JSON, as 64 hexadecimal digits; computed once."""
         from pyconv_search.arch.canonical import canonical_json
 
         return hashlib.sha256(canonical_json(self).encode()).hexdigest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +17,20 @@ import typer
 
 from pyconv_search import __version__
 from pyconv_search.cli import benches
-from pyconv_search.cli.options import AsJson, ChannelsLast, Device, Dtype, Network, print_out, read_network
+from pyconv_search.cli.options import (
+    AsJson,
+    ChannelsLast,
+    Device,
+    Dtype,
+    Network,
+    file_or_name,
+    print_out,
+    read_network,
+    read_space,
+)
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError, printable
+from pyconv_search.files import expanded
 
 if TYPE_CHECKING:
     from pyconv_search.arch.plans.choice import Choice, Setting
@@ -37,12 +50,23 @@ app.add_typer(space_app, name="space")
 app.add_typer(data_app, name="data")
 app.add_typer(benches.app, name="bench")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A space in YAML, such as spaces/pyconv_levels.yaml.")]
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study in YAML, such as studies/quickstart.yaml.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
-Root = Annotated[Path | None, typer.Option(help="Folder or archive that holds it.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", parser=expanded, help="A space in YAML, such as spaces/pyconv_levels.yaml.")
+]
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY", parser=expanded, help="A study in YAML, such as studies/quickstart.yaml.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=expanded, help="The folder of a run.")]
+Root = Annotated[Path | None, typer.Option(metavar="PATH", parser=expanded, help="Folder or archive that holds it.")]
 Classes = Annotated[int | None, typer.Option(help="A subset of so many classes lies there.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draws.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="At the input size and classes of this data set, as a study of it; default: those in the space.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -61,13 +85,12 @@ def _options(
 
 
 @space_app.command("check")
-def space_check(file: File, as_json: AsJson = False) -> None:
+def space_check(file: File, data: Data = None, classes: Classes = None, as_json: AsJson = False) -> None:
     """Validate a space; every mistake with file:line:column, the key, the value and what would be right."""
     from pyconv_search.report.words import count
     from pyconv_search.space.describe import check
-    from pyconv_search.space.space import load_space
 
-    space = load_space(file)
+    space, _ = read_space(file, data, classes)
     check(space)
     said = {"space": space.name, "parameters": len(space.parameters), "size": space.size}
     sizes = f"{count(len(space.parameters), 'parameter')}, {count(space.size, 'assignment')}"
@@ -75,29 +98,33 @@ def space_check(file: File, as_json: AsJson = False) -> None:
 
 
 @space_app.command("describe")
-def space_describe(file: File, seed: Seed = 0, as_json: AsJson = False) -> None:
+def space_describe(
+    file: File, data: Data = None, classes: Classes = None, seed: Seed = 0, as_json: AsJson = False
+) -> None:
     """The exact size, the costs, what each constraint lets through, and three samples."""
     from pyconv_search.cli import text
     from pyconv_search.space.describe import check, describe
-    from pyconv_search.space.space import load_space
 
-    space = load_space(file)
+    space, whose = read_space(file, data, classes)
     check(space, may_be_empty=True)
     described = describe(space, seed)
-    print_out(text.description_dict(space, described) if as_json else text.description_text(space, described))
+    print_out(text.description_dict(space, described) if as_json else text.description_text(space, described, whose))
 
 
 @space_app.command("sample")
 def space_sample(
-    file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many networks.")] = 1, seed: Seed = 0
+    file: File,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many networks.")] = 1,
+    data: Data = None,
+    classes: Classes = None,
+    seed: Seed = 0,
 ) -> None:
     """Different random networks that satisfy the constraints, one canonical JSON object a line."""
     from pyconv_search.arch.canonical import to_dict
     from pyconv_search.space.describe import check
     from pyconv_search.space.sampling import sample
-    from pyconv_search.space.space import load_space
 
-    space = load_space(file)
+    space, _ = read_space(file, data, classes)
     check(space)
     for found in sample(space, n, seed):
         arch = found.architecture
@@ -110,7 +137,9 @@ def space_sample(
 @app.command()
 def cost(
     network: Network,
-    draw: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the network into this file.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", parser=expanded, help="Draw the network into this file.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory and bytes.")] = 1,
     dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
     device: Annotated[Device, typer.Option(help="Where the plans are executed.")] = Device.cpu,
@@ -145,7 +174,8 @@ def cost(
 @app.command()
 def networks(
     network: Annotated[
-        str | None, typer.Argument(metavar="[FILE|NAME]", help="Draw this network's stages instead.")
+        str | None,
+        typer.Argument(metavar="[FILE|NAME]", parser=file_or_name, help="Draw this network's stages instead."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -187,28 +217,39 @@ def plan(
     ] = True,
     images_per_second: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Of training the median network: tells the hours without measuring."),
+        typer.Option(
+            min=0.001,
+            help="At which one trial of the median network trains on what a trial takes (not a GPU that several trials "
+            "share): gives the hours without measuring.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a study will run, before anything runs, and the hours that it takes on a machine like this."""
-    from pyconv_search.cli import estimates, text
+    from pyconv_search.cli import estimates, planned
     from pyconv_search.study.study import load_study
+    from pyconv_search.training.data.at_hand import at_hand
 
-    loaded = load_study(study)
-    found = estimates.found(loaded, measure, images_per_second)
-    print_out(text.plan_dict(loaded, found) if as_json else text.plan_text(loaded, found))
+    known = at_hand(load_study(study))
+    found = estimates.found(known.study, measure, images_per_second)
+    print_out(planned.plan_dict(known, found) if as_json else planned.plan_text(known, found))
 
 
 @app.command()
 def run(
     study: StudyFile,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default: runs/ and the study's file name.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=expanded, help="Folder of the run; default: runs/ and the study's file name."
+        ),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Join the Ray cluster at HOST:PORT instead of this machine.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Join it even if it answers without a token, so is open to everybody.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run the trials that failed before once more.")
     ] = False,
@@ -218,40 +259,91 @@ def run(
     ] = None,
 ) -> None:
     """Run a study, or go on where it stopped. Ctrl-C stops in order; the same command goes on."""
-    from pyconv_search.study.study import load_study
+    from pyconv_search.search import interrupts
 
     if (alone or accumulate) and not retry_failed:
         given = "--alone" if alone else f"--accumulate {accumulate}"
         raise UserError(f"{given}: says how failed trials are run once more; it goes with --retry-failed")
-    loaded = load_study(study)
-    folder = out or Path("runs") / study.stem
-    from pyconv_search.report.page import write_report
-    from pyconv_search.search import runner
-    from pyconv_search.search.retry import Retry
+    if insecure and address is None:
+        raise UserError("--insecure: says that a cluster may be joined as it is; it goes with --address")
+    again = (alone, accumulate or 0) if retry_failed else None
+    with interrupts.heard() as heard:
+        try:
+            outcome, written = _run(study, out or Path("runs") / study.stem, address, insecure, again)
+            with heard.orderly():
+                _finish(dataclasses.replace(outcome, interrupted=bool(heard.received)), written)
+        except KeyboardInterrupt:
+            interrupts.ignore()
+            with contextlib.suppress(OSError):
+                print("interrupted; the same command goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
 
-    outcome = runner.run(loaded, folder, address, retry_failed and Retry(alone, accumulate or 0))
-    _finish(outcome, write_report(folder))
+
+def _run(
+    study: Path, folder: Path, address: str | None, insecure: bool, again: tuple[bool, int] | None
+) -> tuple[Outcome, Path]:
+    """Run the study and write its report; ``again``: how failed trials are tried once more, if they are."""
+    from pyconv_search.search import interrupts, waiting
+
+    console = waiting.console()
+    with interrupts.heard() as heard:
+        with waiting.waiting("reading the study", console):
+            from pyconv_search.study.study import load_study
+
+            loaded = load_study(study)
+        with waiting.waiting("importing PyTorch and Ray", console):
+            from pyconv_search.report.page import write_report
+            from pyconv_search.search import runner
+            from pyconv_search.search.joining import Cluster
+            from pyconv_search.search.retry import Retry
+
+        cluster = None if address is None else Cluster(address, insecure)
+        outcome = runner.run(loaded, folder, cluster, Retry(*again) if again else False, console)
+        with heard.orderly(), waiting.waiting("writing the report", console):
+            return outcome, write_report(folder)
 
 
 @app.command()
-def status(folder: Folder, as_json: AsJson = False) -> None:
-    """How a running or stopped study stands."""
-    from pyconv_search.cli import text
+def status(
+    folder: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until the run ends or Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds between two looks, with --watch.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """How a study stands: running, interrupted, killed or finished; the best so far, the time left, what is running."""
+    from pyconv_search.cli import standing as said
     from pyconv_search.results import store
 
+    if watch:
+        said.watch(folder, every, as_json)
+        return
     found = store.read(folder)
-    print_out(text.status_dict(found) if as_json else text.status_text(found))
+    print_out(said.status_dict(found) if as_json else said.status_text(found))
 
 
 @app.command()
 def report(
     folder: Folder,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=expanded, help="The HTML file; default: report.html in the folder."),
+    ] = None,
 ) -> None:
     """One self-contained HTML file of a run, finished or not."""
     from pyconv_search.report.page import write_report
 
     print(write_report(folder, out))
+
+
+@app.command()
+def repair(folder: Folder, as_json: AsJson = False) -> None:
+    """Set damaged lines of a run's journal aside, into journal.damaged, and say what is lost with them."""
+    from pyconv_search.results.repair import repair as repaired
+
+    found = repaired(folder)
+    print_out(dataclasses.asdict(found) if as_json else str(found))
 
 
 @data_app.command("list")
@@ -286,7 +378,12 @@ def data_pack(
     root: Root = None,
     classes: Classes = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the pack; default: the data set's own with the suffix .pack.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=expanded,
+            help="Folder of the pack; default: the data set's own with the suffix .pack.",
+        ),
     ] = None,
     side: Annotated[int, typer.Option(min=8, max=8192, help="The shorter side of an image, in pixels, at most.")] = 256,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; default: one a core.")] = None,
@@ -338,10 +435,13 @@ def _fused(device: Device) -> tuple[Choice, Fused] | None:
 
 def _finish(outcome: Outcome, report: Path) -> None:
     """Say where the results are, and leave with the status that the outcome asks for."""
-    print(report.resolve())
     if outcome.interrupted:
-        print(f"stopped with {outcome.ended} of {outcome.planned} trials; the same command goes on", file=sys.stderr)
+        said = f"stopped with {outcome.ended} of {outcome.planned} trials; the same command goes on"
+        with contextlib.suppress(OSError):  # Who reads may have ended by the same signal.
+            print(report.resolve(), flush=True)
+            print(said, file=sys.stderr)
         raise typer.Exit(130)
+    print(report.resolve())
     if outcome.shortfall:
         raise UserError(outcome.shortfall)
     if not outcome.complete:
@@ -350,6 +450,30 @@ def _finish(outcome: Outcome, report: Path) -> None:
 
 def main() -> None:
     """The entry point: a mistake of the user's is its message on standard error and exit status 1."""
+    try:
+        _main()
+    except SystemExit as ending:
+        _close_streams()
+        supervision = sys.modules.get("pyconv_search.search.supervision")
+        if supervision is not None and supervision.abandoned():
+            # Python's own ending would wait for Ray, of which a part has died.
+            os._exit(ending.code if isinstance(ending.code, int) else 1)
+        raise
+
+
+def _close_streams() -> None:
+    """Write out what is left, where there is still somebody to read it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except ValueError:  # closed
+            continue
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no × or ± still shows the rest

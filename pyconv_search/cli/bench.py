@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyconv_search.arch.plans.choice import key_of
-from pyconv_search.cli.columns import size_text, table
+from pyconv_search.cli.columns import table
 from pyconv_search.report.words import count
+from pyconv_search.units import duration, quantity, size_text
 
 if TYPE_CHECKING:
     from pyconv_search.ops.bench import Place, Row
@@ -105,11 +106,11 @@ def bench_text(rows: Sequence[Row], roofline: Roofline, place: Place, complete: 
         (
             "operator",
             "",
-            "GMACs",
+            "MACs",
             "executed",
             "bytes",
             "moved",
-            "ms",
+            "time",
             "middle half",
             "ratio",
             "middle half",
@@ -127,12 +128,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.operator.name,
         row.mode,
-        f"{row.nominal.macs / 1e9:.4g}",
+        quantity(row.nominal.macs, digits=4),
         f"{row.executed.macs / row.nominal.macs:.2f}",
         size_text(row.nominal.bytes),
         size_text(row.executed.bytes),
-        f"{seconds.median * 1e3:.3f}",
-        f"{seconds.lower_quartile * 1e3:.3f}–{seconds.upper_quartile * 1e3:.3f}{' ~' * row.disturbed}",
+        duration(seconds.median, 4),
+        f"{duration(seconds.lower_quartile, 4)}–{duration(seconds.upper_quartile, 4)}{' ~' * row.disturbed}",
         f"{ratio.median:.2f}",
         f"{ratio.lower_quartile:.2f}–{ratio.upper_quartile:.2f}",
         f"{row.share:.0%}",
@@ -162,7 +163,7 @@ def _totals(rows: Sequence[Row]) -> list[str]:
     if all(row.operator.times == 1 for row in rows):
         return []
     return [
-        f"all {sums['calls']} calls, {mode}: {sums['seconds'] * 1e3:.4g} ms, {sums['seconds'] / sums['standard']:.2f} "
+        f"all {sums['calls']} calls, {mode}: {duration(sums['seconds'], 4)}, {sums['seconds'] / sums['standard']:.2f} "
         "of standard convolutions"
         for mode, sums in totals(rows).items()
     ]
@@ -181,7 +182,7 @@ def _operations(rows: Sequence[Row]) -> list[str]:
 
 def _notes(rows: Sequence[Row], roofline: Roofline) -> list[str]:
     notes = [
-        "GMACs and bytes: nominal; executed: multiply-adds over the nominal ones; moved: bytes that the plan reads and "
+        "MACs and bytes: nominal; executed: multiply-adds over the nominal ones; moved: bytes that the plan reads and "
         "writes at least; ratio: to nn.Conv2d 3×3 of the same width in the same rounds; share: the least time for the "
         "nominal work on this machine over the median"
     ]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.cli.bench import versions
-from pyconv_search.cli.columns import size_text, table
+from pyconv_search.cli.columns import table
 from pyconv_search.errors import UserError
 from pyconv_search.fields import Fields, Problems
 from pyconv_search.report.words import NONE
 from pyconv_search.study.recipe import Recipe, read_recipe
+from pyconv_search.units import duration, number, quantity, size_text
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ def train_text(found: Measured) -> str:
     dtype = str(dtype_of(case)).removeprefix("torch.")
     how = [f"batch {recipe.batch}", dtype, layout, "eager" if recipe.compile == "none" else f"compile {recipe.compile}"]
     size = "×".join(map(str, case.architecture.input))
-    network = f"{found.name}: {size}, {cost(case.architecture).macs / 1e9:.4g} GMACs"
+    network = f"{found.name}: {size}, {quantity(cost(case.architecture).macs, 'MACs', 4)}"
     lines = [
         f"{network}; recipe {found.recipe}: {', '.join(how)}",
         str(found.roofline) if found.roofline else f"{case.device.type}, {case.threads} threads",
@@ -129,7 +130,7 @@ def train_text(found: Measured) -> str:
     return "\n".join(lines)
 
 
-_HEAD = ("", "", "images/s", "ms a step", "middle half", "MFU", "peak memory", "ratio", "middle half")
+_HEAD = ("", "", "images/s", "a step", "middle half", "MFU", "peak memory", "ratio", "middle half")
 
 
 def _cells(found: Measured, row: Speed) -> tuple[str, ...]:
@@ -137,9 +138,9 @@ def _cells(found: Measured, row: Speed) -> tuple[str, ...]:
     return (
         row.mode,
         row.what,
-        f"{row.images_per_second:,.4g}",
-        f"{seconds.median * 1e3:.4g}",
-        f"{seconds.lower_quartile * 1e3:.4g}–{seconds.upper_quartile * 1e3:.4g}",
+        number(row.images_per_second, 4),
+        duration(seconds.median, 4),
+        f"{duration(seconds.lower_quartile, 4)}–{duration(seconds.upper_quartile, 4)}",
         NONE if mfu is None else f"{mfu:.1%}",
         size_text(row.peak_memory) if row.peak_memory else NONE,
         "" if ratio is None else f"{ratio.median:.2f}",

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from pyconv_search.cli.options import AsJson, ChannelsLast, Device, Dtype, Network, print_out, read_network
+from pyconv_search.cli.options import (
+    AsJson,
+    ChannelsLast,
+    Device,
+    Dtype,
+    Network,
+    file_or_name,
+    print_out,
+    read_network,
+)
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 
 app = typer.Typer(no_args_is_help=True)
@@ -17,7 +27,10 @@ def _bench() -> None:
     """Measure this machine."""
 
 
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: PyTorch's.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of a CPU; default: as many cores as it may use."),
+]
 
 
 @app.command("ops")
@@ -27,7 +40,8 @@ def bench_ops(
         typer.Argument(metavar="[OPERATOR]...", help="Such as psconv-64; default: all that have names."),
     ] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="FILE|NAME", help="The spatial convolutions of a network instead.")
+        str | None,
+        typer.Option(metavar="FILE|NAME", parser=file_or_name, help="The spatial convolutions of a network instead."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
     dtype: Annotated[Dtype, typer.Option(help="Type of the numbers.")] = Dtype.float32,
@@ -59,7 +73,7 @@ def bench_ops(
     from pyconv_search.ops import bench
     from pyconv_search.ops.roofline import measure_roofline
 
-    torch.set_num_threads(threads or torch.get_num_threads())
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
     torch.backends.cudnn.benchmark = True  # both sides at their best
     numbers, images = getattr(torch, dtype.value), batch or (16 if device is Device.cpu else 200)
     place = bench.Place(torch.device(device.value), numbers, channels_last, images, seconds)
@@ -106,9 +120,9 @@ def bench_train(
 ) -> None:
     """Time whole networks as `run` uses them: evaluation, and steps of training with augmentation and optimizer.
 
-    On random images. Images a second, ms a step, memory, and MFU: the network's multiply-adds (three times as many in
-    training) a second over the highest rate that this machine reaches. Ctrl-C ends with what is measured so far. On
-    Linux the process starts anew at first, with freed memory kept, as in the trials of `run`.
+    On random images. Images a second, the time of a step, memory, and MFU: the network's multiply-adds (three times as
+    many in training) a second over the highest rate that this machine reaches. Ctrl-C ends with what is measured so
+    far. On Linux the process starts anew at first, with freed memory kept, as in the trials of `run`.
     """
     from pyconv_search.cli import bench_train as said
     from pyconv_search.study import datasets
@@ -127,7 +141,7 @@ def bench_train(
     from pyconv_search.training import speed
 
     place = devices.find_device(device.value)
-    case = speed.Case(arch, wanted, place, threads or torch.get_num_threads())
+    case = speed.Case(arch, wanted, place, threads or min(torch.get_num_threads(), usable_cores()))
     rows, complete = follow(speed.measure(case, seconds, plain), len(speed.MODES), lambda row: row.mode)
     dtype = said.dtype_of(case)
     roofline = measure_roofline(place, dtype, min(3.0, seconds)) if complete else None

@@ -16,11 +16,3 @@ def table(rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
         ).rstrip()
         for row in cells
     )
-
-
-def size_text(size: int) -> str:
-    """Bytes in the largest unit that leaves a number of 1 or more."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}" if size < 100 * unit else f"{size / unit:,.0f} {name}"
-    return f"{size} bytes"

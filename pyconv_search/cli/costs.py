@@ -10,7 +10,8 @@ from pyconv_search.arch.canonical import to_dict
 from pyconv_search.arch.cost import Cost, Part
 from pyconv_search.arch.spec import Architecture, Conv
 from pyconv_search.arch.trace import each
-from pyconv_search.cli.columns import size_text, table
+from pyconv_search.cli.columns import table
+from pyconv_search.units import quantity, size_text
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -65,10 +66,11 @@ def _levels(part: Part, conv: Conv | None) -> Iterator[tuple[str, ...]]:
 
 def _summary(found: Cost, batch: int, dtype: str) -> list[str]:
     memory = {name: size_text(size) for name, size in _memory(found, batch, dtype).items()}
-    more = f"; {found.executed / 1e9:.4g} with attention's matrix products" if found.executed != found.macs else ""
+    attention = f"; {quantity(found.executed, digits=4)} with attention's matrix products"
     return [
-        f"{found.params / 1e6:.2f} M parameters, {found.gmacs:.4g} GMACs (multiply-adds of convolutions and linear "
-        f"layers{more}), {found.thop / 1e9:.4g} GFLOPs by thop-2019",
+        f"{quantity(found.params, digits=4)} parameters, {quantity(found.macs, 'MACs', 4)} (multiply-adds of "
+        f"convolutions and linear layers{attention if found.executed != found.macs else ''}), "
+        f"{quantity(found.thop, 'FLOPs', 4)} by thop-2019",
         f"receptive field {found.receptive_field} px",
         f"{dtype}, batch {batch}: weights {memory['weights']}, activations at their peak {memory['inference']} in "
         f"inference, {memory['training']} in training",

@@ -21,6 +21,7 @@ from pyconv_search.report.drawing.anatomy import (
     stride_words,
 )
 from pyconv_search.report.drawing.anatomy_head import head_lines
+from pyconv_search.units import quantity
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 DEPTH = 16  # characters of the bar of a kernel that sees every channel
@@ -53,7 +54,7 @@ def _heading(part: Part, words: str, wide: int) -> str:
 
 
 def _cost_words(params: int, macs: int) -> str:
-    return f"{params / 1e6:.3f} M params {macs / 1e9:8.3f} GMACs"
+    return f"{quantity(params, digits=4):>7} params {quantity(macs, 'MACs', 4):>11}"
 
 
 def _told(arch: Architecture, name: str) -> tuple[str, Told]:

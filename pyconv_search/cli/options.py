@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +12,29 @@ import typer
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import printable
+from pyconv_search.files import expanded, read_json
+from pyconv_search.units import sides
 
 if TYPE_CHECKING:
     from pyconv_search.arch.spec import Architecture
+    from pyconv_search.space.space import Space
     from pyconv_search.study.datasets import DataSetInfo
+
+
+MOST_BYTES = 2**22  # of a network written out in JSON, with what `cost --json` says of it
+
+
+def file_or_name(text: str) -> str:
+    """What may be the path of a file: with ``~`` expanded. Every path that a command takes has this parser or
+    :func:`pyconv_search.files.expanded` (tests/cli/test_paths.py)."""
+    return str(expanded(text)) if text.startswith("~") else text
+
 
 Network = Annotated[
     str,
     typer.Argument(
         metavar="FILE|NAME",
+        parser=file_or_name,
         help="A network's name (see `networks`), a space of one network, or a line of `space sample` as a .json file.",
     ),
 ]
@@ -71,18 +86,36 @@ def read_network(name: str, data: DataSetInfo | None = None) -> Architecture:
     return space.architecture(next(space.assignments()), *size)
 
 
+def read_space(file: Path, data: str | None, classes: int | None) -> tuple[Space, str]:
+    """The space in a file at the input size and classes of a data set, if one is named, and whose they are.
+
+    Raises:
+        UserError: for a space that cannot be read, a data set that is not known or is of videos where the space is of
+            images, and for ``classes`` without ``data``.
+    """
+    from pyconv_search.space.space import load_space
+    from pyconv_search.study import datasets
+
+    space = load_space(file)
+    if data is None:
+        if classes is not None:
+            raise UserError(f"--classes {classes}: says how many classes of a data set there are; it goes with --data")
+        return space, "the space's own (a study has its data's, see --data)"
+    info = datasets.get(data, classes)
+    if len(info.input) != len(space.input):
+        raise UserError(f"{file}: is for {sides(space.input)}, but {info.name} has {sides(info.input)}")
+    return replace(space, input=info.input, classes=info.classes), f"those of {info.name}"
+
+
 def _size(of: Architecture | DataSetInfo) -> str:
-    return f"{'×'.join(map(str, of.input))} and {of.classes} classes"
+    return f"{sides(of.input)} and {of.classes} classes"
 
 
 def _written(file: Path) -> Architecture:
     """The architecture in a file of JSON, such as a line of `space sample` or what `cost --json` prints."""
     from pyconv_search.arch.canonical import from_dict
 
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: must hold one JSON object, such as a line of `space sample`: {error}") from None
+    values = read_json(file, MOST_BYTES, "a network, such as a line of `space sample`,")
     return from_dict(values.get("architecture", values) if isinstance(values, dict) else values)
 
 

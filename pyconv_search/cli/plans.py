@@ -11,8 +11,9 @@ from pyconv_search.arch.plans import network
 from pyconv_search.arch.plans.choice import DIRECTIONS, Setting, key_of
 from pyconv_search.arch.plans.network import Executed
 from pyconv_search.arch.plans.traffic import NOTHING, Work
-from pyconv_search.cli.columns import size_text, table
+from pyconv_search.cli.columns import table
 from pyconv_search.report.words import count
+from pyconv_search.units import quantity, size_text
 
 Rows = Sequence[Executed]
 
@@ -37,7 +38,7 @@ def plans_text(found: Rows, setting: Setting, batch: int) -> str:
     """Nominal and executed work by part and in all, and the plans of the convolutions that have any."""
     rows: list[tuple[str, ...]] = [
         ("", "nominal", "", "forward", "", "", "training", "", ""),
-        ("part", "GMACs", "bytes", "GMACs", "ratio", "bytes", "GMACs", "ratio", "bytes"),
+        ("part", "MACs", "bytes", "MACs", "ratio", "bytes", "MACs", "ratio", "bytes"),
         *((part, *_columns(own)) for part, own in _parts(found)),
         ("all", *_columns(found)),
     ]
@@ -57,19 +58,15 @@ def _columns(own: Rows) -> tuple[str, ...]:
     least, forward = _sum(own, nominal=True), _sum(own)
     training, least_training = _sum(own, DIRECTIONS), _sum(own, DIRECTIONS, nominal=True)
     return (
-        _giga(least.macs),
+        quantity(least.macs, digits=4),
         size_text(least.bytes),
-        _giga(forward.macs),
+        quantity(forward.macs, digits=4),
         f"{forward.macs / least.macs:.3f}",
         size_text(forward.bytes),
-        _giga(training.macs),
+        quantity(training.macs, digits=4),
         f"{training.macs / least_training.macs:.3f}",
         size_text(training.bytes),
     )
-
-
-def _giga(macs: int) -> str:
-    return f"{macs / 1e9:.4g}"
 
 
 def _plans(found: Rows) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from pyconv_search.arch.trace import Size, each
+from pyconv_search.ops.plain import Conv2d, Conv3d
 
 
 def norm(dimensions: int, width: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
@@ -14,9 +15,9 @@ def norm(dimensions: int, width: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
 
 def conv(
     dimensions: int, in_width: int, width: int, kernel: Size, stride: Size = 1, bias: bool = False
-) -> nn.Conv2d | nn.Conv3d:
+) -> Conv2d | Conv3d:
     """A standard convolution with half-kernel padding."""
-    module = nn.Conv2d if dimensions == 2 else nn.Conv3d
+    module = Conv2d if dimensions == 2 else Conv3d
     kernels, strides = each(kernel, dimensions), each(stride, dimensions)
     return module(in_width, width, kernels, strides, tuple(k // 2 for k in kernels), bias=bias)  # type: ignore[arg-type]
 

@@ -23,6 +23,7 @@ from pyconv_search.arch.inception import (
 from pyconv_search.arch.spec import Architecture, Stage
 from pyconv_search.models.attention import SqueezeExcitation
 from pyconv_search.models.blocks import PostBlock
+from pyconv_search.ops.plain import Conv2d
 
 EPSILON = 1e-3  # of batch normalisation in the released network; PyTorch's default is 1e-5
 SCALES = dict(zip(KINDS, (0.17, 0.1, 0.2), strict=True))
@@ -38,7 +39,7 @@ class InceptionBlock(nn.Module):
         super().__init__()
         branches = BRANCHES[stage.block]
         self.branches = Parallel(stage.out, branches)
-        self.up = nn.Conv2d(width_of(branches), stage.out, 1)
+        self.up = Conv2d(width_of(branches), stage.out, 1)
         self.se = SqueezeExcitation(stage.out, stage.se, 2) if stage.se else None
         self.scale = 1.0 if linear(stage, place) else SCALES[stage.block]
         self.act = None if linear(stage, place) else nn.ReLU(inplace=True)
@@ -109,7 +110,7 @@ def _convolution(in_width: int, step: Step) -> nn.Sequential:
     height, width = (step.kernel, step.kernel) if isinstance(step.kernel, int) else step.kernel
     padding = (height // 2, width // 2) if step.padded else 0
     parts = nn.Sequential()
-    parts.add_module("conv", nn.Conv2d(in_width, step.width, (height, width), step.stride, padding, bias=False))
+    parts.add_module("conv", Conv2d(in_width, step.width, (height, width), step.stride, padding, bias=False))
     parts.add_module("norm", nn.BatchNorm2d(step.width, EPSILON))
     parts.add_module("act", nn.ReLU(inplace=True))
     return parts

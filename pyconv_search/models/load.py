@@ -15,6 +15,7 @@ from pyconv_search.arch.cost import cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.fields import shown
+from pyconv_search.files import expanded
 from pyconv_search.models import build
 from pyconv_search.models.tensors import check_header
 
@@ -30,6 +31,7 @@ def load_model(file: str | Path) -> nn.Module:
     Raises:
         UserError: if the file is missing, damaged, or not one of ours.
     """
+    file = expanded(file)
     check_header(file)
     try:
         with safe_open(str(file), "pt") as opened:

@@ -9,11 +9,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, shown
+from pyconv_search.files import expanded
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
@@ -26,7 +26,7 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor
     """
     named = isinstance(source, (str, Path))
     name = str(source) if named else "the checkpoint"
-    values = _read(Path(str(source))) if named else source
+    values = _read(expanded(str(source))) if named else source
     if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
         values = values["state_dict"]
     if not isinstance(values, Mapping) or not values:
@@ -51,14 +51,5 @@ def _read(file: Path) -> Any:
         raise UserError(
             f"{file}: cannot be read: no checkpoint of tensors alone; if you trust it, save its state_dict by itself"
         ) from None
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        SafetensorError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # broken files raise anything at all
         raise UserError(f"{file}: cannot be read: {shown(' '.join(str(error).split()), 200)}") from None

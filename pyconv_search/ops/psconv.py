@@ -17,8 +17,8 @@ from pyconv_search.arch.spec import shortest_period
 from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import Size, check_channels, check_input, checked_pattern, odd_pair, pair
 from pyconv_search.ops.convolve import convolve
-from pyconv_search.ops.plain import dilated_conv2d
 from pyconv_search.ops.planning import Signature, operation_of
+from pyconv_search.ops.sound import conv2d
 
 # The marks of sorted channels in the state dict: on each side the residue classes in the order in which they stand.
 ORDERS = ("order_in", "order_out")
@@ -154,7 +154,7 @@ class PSConv2d(nn.Conv2d):
         if len(self.cycle) == 1:
             dilation = self.cycle[0]
             padding = (self.kernel_size[0] // 2 * dilation, self.kernel_size[1] // 2 * dilation)
-            out = dilated_conv2d(x, weight, bias, self.stride, padding, dilation, self.groups)
+            out = conv2d(x, weight, bias, self.stride, padding, (dilation, dilation), self.groups)
         else:
             out = convolve(x, [weight], self.signature)
             out = out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)

@@ -17,7 +17,7 @@ from pyconv_search.arch.spec import shortest_period
 from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import Size, check_channels, check_input, checked_pattern, odd_pair, pair
 from pyconv_search.ops.convolve import convolve
-from pyconv_search.ops.plain import PLAIN, plain_kind
+from pyconv_search.ops.plain import PLAIN, Conv2d
 from pyconv_search.ops.planning import LevelTuple, Signature
 from pyconv_search.ops.psconv import PSConv2d
 
@@ -164,9 +164,7 @@ def same_conv2d(
     check_channels(in_channels, out_channels, groups)
     dilation = dilations[0] if kernel != (1, 1) else 1
     padding = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
-    strides = pair("stride", stride)
-    kind = plain_kind(kernel, strides, in_channels // groups, dilation)
-    return kind(in_channels, out_channels, kernel, strides, padding, dilation, groups, **options)
+    return Conv2d(in_channels, out_channels, kernel, pair("stride", stride), padding, dilation, groups, **options)
 
 
 def _one_each(name: str, values: Sequence[Any], count: int) -> tuple[Any, ...]:

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyconv_search.errors import UserError
 from pyconv_search.ops.arguments import check_channels
+from pyconv_search.ops.plain import Conv2d
+from pyconv_search.ops.sound import conv2d
 
 READINGS = ("corrected", "released")
 
@@ -63,8 +64,8 @@ class ReleasedPSConv2d(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels, self.groups, self.parts = in_channels, out_channels, groups, parts
 
-        def level(reach: int, blocks: int) -> nn.Conv2d:
-            return nn.Conv2d(
+        def level(reach: int, blocks: int) -> Conv2d:
+            return Conv2d(
                 in_channels, out_channels, 3, stride, reach, reach, blocks, bias=False, device=device, dtype=dtype
             )
 
@@ -82,7 +83,7 @@ class ReleasedPSConv2d(nn.Module):
         swapped = input.unflatten(-3, (self.groups, 2, half)).flip(-4).flatten(-5, -3)
         conv = self.conv
         # A product and no hook on the weight, so that copies of the module keep the mask.
-        rest = F.conv2d(input, conv.weight * self.keep, None, conv.stride, conv.padding, groups=self.groups)
+        rest = conv2d(input, conv.weight * self.keep, None, conv.stride, conv.padding, conv.dilation, self.groups)
         return self.gwconv(input) + rest + self.gwconv_shift(swapped)
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from pyconv_search.errors import UserError
 from pyconv_search.ops.timing import Clock, Times, clock_of, interleaved
+from pyconv_search.units import quantity, size_text
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 COPIED = 2**29  # bytes, read once and written once: more than caches hold
@@ -63,8 +64,8 @@ class Roofline:
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", {self.threads} thread{'s' * (self.threads != 1)}"
         return (
-            f"{self.device}{threads}, {self.dtype}: {self.bandwidth / 1e9:.4g} GB/s ({self.memory}), "
-            f"{self.rate / 1e9:.4g} GMACs/s ({self.compute})"
+            f"{self.device}{threads}, {self.dtype}: {quantity(self.bandwidth, 'B/s', 4)} ({self.memory}), "
+            f"{quantity(self.rate, 'MACs/s', 4)} ({self.compute})"
         )
 
     @property
@@ -106,7 +107,7 @@ def measure_roofline(
 ) -> Roofline:
     """Measure the roofline of ``device`` for ``dtype``.
 
-    The bandwidth is that of a copy of 512 MiB, counting bytes read plus bytes written, as STREAM does (McCalpin 1995).
+    The bandwidth is that of a copy of 2²⁹ bytes, counting bytes read plus written, as STREAM does (McCalpin 1995).
     The rate is the best that ``torch.mm`` of square matrices or a 3×3 ``nn.Conv2d`` of 256 channels, contiguous or
     channels_last, reaches on random numbers. Convolutions can be faster: on one thread of an AMD EPYC of family 26
     oneDNN's reach 128 GMACs/s in float32 and ``torch.mm`` 55. Each is called at the first doubling of its size that
@@ -179,7 +180,7 @@ def _copy(device: torch.device) -> _Action:
     block = _random((COPIED // 64 // 4,), device, torch.float32)
     source = block.repeat(64)
     target = torch.empty_like(source)
-    return _Action(f"copy of {COPIED >> 20} MiB", 2 * COPIED, lambda: target.copy_(source))
+    return _Action(f"copy of {size_text(COPIED)}", 2 * COPIED, lambda: target.copy_(source))
 
 
 def _products(device: torch.device, dtype: torch.dtype) -> list[Callable[[int], _Action]]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyconv_search.errors import UserError
-from pyconv_search.ops.arguments import autocast_dtype, check_channels
+from pyconv_search.ops.arguments import check_channels
+from pyconv_search.ops.plain import Conv3d
 
 Size3 = int | tuple[int, int, int]
 
@@ -55,22 +56,6 @@ class PyConv3d(nn.Module):
         return torch.cat([level(input) for level in self.levels], -4)
 
 
-class FullPrecisionConv3d(nn.Conv3d):
-    """An ``nn.Conv3d`` that computes in float32 where PyTorch's gradients in 16 bits are wrong: on CPUs.
-
-    The oneDNN of PyTorch 2.13 makes the gradient of the weight in bfloat16 of memory that nobody has written, of the
-    papers' stem (5×7×7, stride 1, 2, 2) for one. What it puts out has the type that it would have had.
-    """
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        dtype = autocast_dtype(input) or input.dtype
-        if input.device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
-            return super()._conv_forward(input, weight, bias)
-        with torch.autocast("cpu", enabled=False):
-            bias = None if bias is None else bias.float()
-            return super()._conv_forward(input.float(), weight.float(), bias).to(dtype)
-
-
 def same_conv3d(
     in_channels: int, out_channels: int, kernel_size: Size3, groups: int = 1, stride: Size3 = 1, bias: bool = False
 ) -> nn.Conv3d:
@@ -80,4 +65,4 @@ def same_conv3d(
     if len(kernel) != 3 or any(side < 1 or side % 2 == 0 for side in kernel):
         raise UserError(f"kernel_size must be odd, one number or (time, height, width), but got {kernel_size}")
     half = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return FullPrecisionConv3d(in_channels, out_channels, kernel, stride, half, groups=groups, bias=bias)
+    return Conv3d(in_channels, out_channels, kernel, stride, half, groups=groups, bias=bias)

@@ -3,21 +3,22 @@
 A configuration is an architecture and the recipe that it is trained by; where the study has one recipe for all they are
 the architectures. Selection: of those with the most complete seeds (all of the study's seeds, if any has them all) the
 one with the lowest mean of the first accuracy objective on the validation split; ties go to fewer MACs. The front is
-taken over the same ones, in that objective and the study's cost objectives (GMACs when it has none).
+taken over the same ones, in that objective and the study's cost objectives (MACs when it has none).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyconv_search.report.stats import Difference, Summary, front, holm, paired_difference, statement, summarize
 from pyconv_search.report.words import labels
 from pyconv_search.results.row import Row
 from pyconv_search.results.store import Store
+from pyconv_search.units import prefix_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,23 @@ ACCURACY = {
 COSTS = {
     m.key: m
     for m in (
-        Measure("gmacs", "macs", "GMACs per image", "multiply-adds, 10⁹", scale=1e-9),
-        Measure("macs", "macs", "GMACs per image", "multiply-adds, 10⁹", scale=1e-9),
-        Measure("params", "params", "Parameters", "millions", scale=1e-6),
-        Measure("activations", "activations", "Activations", "millions", scale=1e-6),
+        Measure("gmacs", "macs", "MACs per image", "multiply-adds"),
+        Measure("macs", "macs", "MACs per image", "multiply-adds"),
+        Measure("params", "params", "Parameters", ""),
+        Measure("activations", "activations", "Activations", ""),
         Measure("receptive_field", "receptive_field", "Receptive field", "pixels"),
     )
 }
+POWERS = {"": "", "k": "thousands", "M": "millions", "G": "billions", "T": "10¹²", "P": "10¹⁵", "E": "10¹⁸"}
+
+
+def fitted(cost: Measure, rows: Iterable[Row]) -> Measure:
+    """The cost in the unit that the largest of the rows asks for: MMACs or GMACs, thousands or millions."""
+    if cost.key == "receptive_field":
+        return cost
+    prefix, factor = prefix_of(value for row in rows if (value := cost.of(row)) is not None)
+    title, unit = (prefix + cost.title, cost.unit) if cost.field == "macs" else (cost.title, POWERS[prefix])
+    return replace(cost, title=title, unit=unit, scale=1 / factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class Comparison:
 class Digest:
     """All that the page tells. ``candidates`` stand best first, those with too few seeds last.
 
-    ``left_out`` counts the trials in the journal of configurations or seeds that have left the study since.
+    What has left the study since stands in the store's ``left_out``.
     """
 
     store: Store
@@ -111,7 +122,6 @@ class Digest:
     front: frozenset[str]
     baseline: Candidate | None
     comparisons: tuple[Comparison, ...]
-    left_out: int = 0
 
     @property
     def selected(self) -> Candidate | None:
@@ -129,11 +139,21 @@ class Digest:
     @property
     def cost(self) -> Measure:
         """The cost on the figure's axis."""
-        return self.costs[0] if self.costs else COSTS["gmacs"]
+        return self.costs[0] if self.costs else fitted(COSTS["gmacs"], self.store.rows)
 
     @property
     def baseline_role(self) -> str:
+        if isinstance(self.store.study.get("baseline"), dict):
+            return "the study’s baseline"
         return "the first row of the study" if _listed(self.store) else f"the first {self.noun} of the run"
+
+    @property
+    def baseline_name(self) -> str:
+        """What the study calls its baseline, which may have no trial yet; empty where nothing says which it is."""
+        if self.baseline is not None:
+            return self.baseline.name
+        listing, config = self.store.listing, _baseline_config(self.store)
+        return listing.configs[config].name if listing and config in listing.configs else ""
 
     @property
     def counts(self) -> Counter[str]:
@@ -148,12 +168,10 @@ class Digest:
 
 def digest(store: Store) -> Digest:
     """The digest of a store, which may hold no row at all."""
-    left_out = len(store.rows)
     store = store.current()
-    left_out -= len(store.rows)
     objectives = store.study["objectives"]
     accuracy = next((ACCURACY[key] for key in objectives if key in ACCURACY), ACCURACY["top1_error"])
-    costs = tuple(COSTS[key] for key in objectives if key in COSTS)
+    costs = tuple(fitted(COSTS[key], store.rows) for key in objectives if key in COSTS)
     found = _candidates(store, accuracy)
     baseline = _baseline(store, found)
     most = max((len(c.values) for c in found), default=0)
@@ -161,7 +179,7 @@ def digest(store: Store) -> Digest:
     ordered = tuple(sorted(found, key=lambda c: _rank(c, eligible)))
     comparisons = _comparisons(ordered, baseline)
     members = _front([c for c in ordered if c.config in eligible], costs or (COSTS["gmacs"],), objectives)
-    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons, left_out)
+    return Digest(store, accuracy, costs, ordered, eligible, members, baseline, comparisons)
 
 
 def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:
@@ -180,11 +198,24 @@ def _candidates(store: Store, accuracy: Measure) -> list[Candidate]:
 
 
 def _baseline(store: Store, found: list[Candidate]) -> Candidate | None:
-    """The first row that the study lists, once it has a trial; where it lists none, what was started first."""
+    """The one that the study names, or its first in its order, once it has a trial.
+
+    A folder of an earlier version says no order of networks that a search chose: there what was started first.
+    """
+    config = _baseline_config(store)
+    if config:
+        return next((c for c in found if c.config == config), None)
     listed = _listed(store)
     if listed:
         return candidate_of(found, listed)
     return min(found, key=lambda c: min(row.started for row in c.rows), default=None)
+
+
+def _baseline_config(store: Store) -> str:
+    named = store.study.get("baseline")
+    if isinstance(named, dict):
+        return str(named.get("config"))
+    return next(iter(store.listing.configs), "") if store.listing else ""
 
 
 def _listed(store: Store) -> dict[str, Any]:
@@ -200,6 +231,7 @@ def candidate_of(found: Sequence[Candidate], listed: dict[str, Any]) -> Candidat
 
 
 def _rank(candidate: Candidate, eligible: frozenset[str]) -> tuple[bool, int, float, int, str]:
+    # A clock decides none of it: rows stand in the study's order, but not those of a folder that does not say it.
     mean = candidate.summary.mean if candidate.summary else math.inf
     seeds = len(candidate.values)
     return candidate.config not in eligible, -seeds, mean, candidate.first.macs, candidate.config

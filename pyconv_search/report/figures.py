@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pyconv_search.report.digest import Candidate, Digest
 from pyconv_search.report.stats import front
 from pyconv_search.report.svg import INK, embeddable, printable
-from pyconv_search.report.words import clipped, count, short, with_interval
+from pyconv_search.report.words import clipped, count, with_interval
+from pyconv_search.units import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +96,7 @@ def curves(digest: Digest) -> list[Curve]:
         return []
     found = []
     for row in sorted(digest.selected.rows, key=lambda row: row.seed):
-        own = sorted((e for e in digest.store.epochs if e.trial == row.trial), key=lambda epoch: epoch.epoch)
+        own = digest.store.curve(row.trial)
         if own and row.status == "complete":
             train, val = ([_plotted(getattr(e, k)) for e in own] for k in ("train_top1_error", "val_top1_error"))
             found.append(Curve(row.seed, tuple(e.epoch for e in own), tuple(train), tuple(val)))
@@ -176,8 +177,7 @@ def svg_text(figure: Figure) -> str:
 def _cost_axis(axes: Axes, digest: Digest, xs: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    unit = "multiply-adds" if digest.cost.field == "macs" else digest.cost.unit
-    axes.set_xlabel(f"{digest.cost.title} ({unit})")
+    axes.set_xlabel(digest.cost.title + (f" ({digest.cost.unit})" if digest.cost.unit else ""))
     if xs and min(xs) > 0 and max(xs) / min(xs) > LOG_SPAN:
         axes.set_xscale("log")
         # Every decade is labelled at 1, 2 and 5 until there are too many decades for that.
@@ -341,7 +341,7 @@ def _tradeoff_words(digest: Digest, shown: Sequence[Point]) -> tuple[str, str]:
     title = f"Validation {measure.title} against {cost.title}"
     parts = [f"Mean validation {measure.title} of {count(len(shown), digest.noun)} against {cost.title}."]
     if digest.selected is not None and digest.selected.summary is not None:
-        x, mean = short(cost.of(digest.selected.first)), with_interval(digest.selected.summary, measure.digits)
+        x, mean = number(cost.of(digest.selected.first)), with_interval(digest.selected.summary, measure.digits)
         parts.append(f"Selected: {printable(digest.selected.name)}, {mean} {measure.unit} at {x} {cost.title}.")
         others = [p.name for p in shown if p.kind == "front"][:MOST_LABELS]
         parts.append(f"Also on the Pareto front: {'; '.join(others)}." if others else "")

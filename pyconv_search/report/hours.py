@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pyconv_search.report.words import count, hours, listed
+from pyconv_search.report.words import count, listed
 from pyconv_search.results.spent import planned, spent
 from pyconv_search.results.store import Store
+from pyconv_search.units import device_time, duration
 
 
 def hours_of(store: Store) -> dict[str, str]:
@@ -13,16 +14,16 @@ def hours_of(store: Store) -> dict[str, str]:
     plan = planned(store)
     if plan is not None:
         wall = plan["wall_seconds"]
-        side = "" if wall is None else f", {hours(wall)} with {count(plan['concurrent'], 'trial')} at a time"
+        side = "" if wall is None else f", {duration(wall)} with {count(plan['concurrent'], 'trial')} at a time"
         names = listed([network["name"] for network in plan["measured"]])
         found["planned"] = (
-            f"{hours(plan['device_seconds'], plan['unit'])}{side}, for {count(plan['trials'], 'trial')} if none is "
-            f"stopped early or slows another (measured on {plan['device']}: {names})"
+            f"{device_time(plan['device_seconds'], plan['unit'])}{side}, for {count(plan['trials'], 'trial')} if none "
+            f"is stopped early or slows another (measured on {plan['device']}: {names})"
         )
     if taken.everything:
         share = f", {100 * taken.everything / plan['device_seconds']:.0f} % of the plan" if plan else ""
         found["spent"] = (
-            f"{hours(taken.everything, taken.unit)}{share}; {hours(taken.training, taken.unit)} of it training, "
-            "the rest validation"
+            f"{device_time(taken.everything, taken.unit)}{share}; {device_time(taken.training, taken.unit)} of it "
+            "training, the rest validation"
         )
     return found

@@ -10,10 +10,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pyconv_search.files import expanded
 from pyconv_search.report import figures, published, scales, sections
 from pyconv_search.report.digest import Digest, digest
 from pyconv_search.report.networks import networks
-from pyconv_search.report.words import clipped, count, parameters, short
+from pyconv_search.report.words import clipped, count, parameters
 from pyconv_search.results.files import replace
 from pyconv_search.results.store import Store, read
 
@@ -26,7 +27,7 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path:
     It can be written at any time, of a run that is going on too. UserError when the folder is not that of a run, its
     journal is damaged, or the page cannot be written; the old page then stays as it was.
     """
-    path = Path(out) if out is not None else Path(folder) / "report.html"
+    path = expanded(out) if out is not None else expanded(folder) / "report.html"
     return replace(path, render(read(folder)).encode("utf-8", errors="replace"))
 
 
@@ -78,7 +79,6 @@ def _context(d: Digest) -> dict[str, Any]:
         "clipped": clipped,
         "count": count,
         "parameters": parameters,
-        "short": short,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +20,19 @@ from pyconv_search.report.words import (
     clipped,
     count,
     fixed,
+    left_out,
     listed,
     p_value,
     parameters,
     seeds,
-    short,
     with_interval,
 )
 from pyconv_search.results.row import Row
 from pyconv_search.results.tables import compact, parameter_names, tables
+from pyconv_search.units import quantity
+
+_FORMULAS = tuple("=+-@\t\r\n")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +85,17 @@ def standing(d: Digest) -> str:
         parts.append(f"{d.remaining:,} remaining")
     over = last == "finished" or (planned is not None and done >= planned)
     late = "" if over else " when the run was interrupted" if last == "interrupted" else " so far"
-    others = f" {count(d.left_out, 'trial')} of earlier versions of the study left out." if d.left_out else ""
-    return f"{of}{late}: {', '.join(parts)}.{others}"
+    gone = left_out(d.store.left_out)
+    return f"{of}{late}: {', '.join(parts)}.{f' {gone}.' if gone else ''}"
 
 
 def against_baseline(d: Digest) -> str:
     """The paired difference of the selected configuration from the baseline, in words that do not overstate it."""
-    if d.selected is None or d.baseline is None or len(d.candidates) < 2:
+    if d.selected is None or not d.baseline_name or len(d.candidates) < 2:
         return ""
-    name = f"{clipped(d.baseline.name, 80)} ({d.baseline_role})"
+    name = f"{clipped(d.baseline_name, 80)} ({d.baseline_role})"
+    if d.baseline is None:
+        return f"The baseline, {name}, has no trial yet."
     if d.selected is d.baseline:
         return f"The selected {d.noun} is the baseline itself, {name}."
     own = next((c for c in d.comparisons if c.candidate is d.selected), None)
@@ -125,19 +132,19 @@ def architectures(d: Digest, drawings: Sequence[Network] = ()) -> Table:
         f"Test {d.accuracy.title} ({unit})",
         "Seeds",
     )
-    head += ("GMACs", "Params (M)", "Activations (M)", "Receptive field (px)", *names, "Mark", "Id")
+    head += ("MACs", "Parameters", "Activations", "Receptive field (px)", *names, "Mark", "Id")
     lines = tuple(_architecture(d, c, names, anchors.get(c.arch_id, "")) for c in d.candidates)
     article = "a" if d.noun == "configuration" else "an"
     return Table("architectures", f"One line {article} {d.noun}: mean ± 95 % t interval over seeds", head, lines)
 
 
 def trials(d: Digest) -> Table:
-    """Every trial of the journal, in its order."""
+    """Every trial of the study, in its order."""
     head: tuple[str, ...] = ("Trial", d.noun.capitalize(), "Seed", "Status", "Epochs", "Validation top-1 error (%)")
     head += ("Validation loss", "Test top-1 error (%)", "Training (s)", "Images/s", "Device", "Resumed")
     names = {c.config: c.name for c in d.candidates}
     lines = tuple(_trial(row, names[row.config]) for row in d.store.rows)
-    return Table("trials", "Every trial of the journal", head, lines)
+    return Table("trials", "Every trial of the study", head, lines)
 
 
 def differences(d: Digest) -> Table | None:
@@ -183,9 +190,20 @@ def settings(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def csv_text(d: Digest) -> str:
-    """The table of rows (see :func:`pyconv_search.results.tables.tables`) as CSV, without rounding."""
+    """The table of rows (see :func:`pyconv_search.results.tables.tables`) as CSV, without rounding.
+
+    A text that a spreadsheet would compute has an apostrophe before it, which spreadsheets show as the text alone.
+    """
     rows, _ = tables(d.store)
+    rows = rows.copy()
+    for name in rows.select_dtypes("string").columns:
+        rows[name] = rows[name].map(_inert, na_action="ignore")
     return str(rows.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL))
+
+
+def _inert(text: str) -> str:
+    """The text with an apostrophe before it, where a spreadsheet would take it for a formula; not before a number."""
+    return text if _NUMBER.fullmatch(text) or not text.startswith(_FORMULAS) else f"'{text}"
 
 
 def starts(d: Digest) -> list[dict[str, str]]:
@@ -251,9 +269,9 @@ def network_summary(d: Digest, network: Network) -> str:
 
 def costs(d: Digest, c: Candidate) -> str:
     """``3.88 GMACs per image and 24.9 M parameters``, and the study's other costs."""
-    parts = [f"{short(c.first.macs / 1e9)} GMACs per image", f"{short(c.first.params / 1e6)} M parameters"]
+    parts = [f"{quantity(c.first.macs, 'MACs')} per image", f"{quantity(c.first.params)} parameters"]
     if any(cost.key == "activations" for cost in d.costs):
-        parts.append(f"{short(c.first.activations / 1e6)} M activations")
+        parts.append(f"{quantity(c.first.activations)} activations")
     if any(cost.key == "receptive_field" for cost in d.costs):
         parts.append(f"a receptive field of {c.first.receptive_field} pixels")
     return listed(parts)
@@ -285,9 +303,9 @@ def _architecture(d: Digest, c: Candidate, names: list[str], anchor: str) -> Lin
         _mean(d, c.summary),
         _mean(d, c.test_summary),
         Cell(f"{len(c.values)} of {len({r.seed for r in c.rows})}", len(c.values), "complete of started", True),
-        Cell(short(first.macs / 1e9), first.macs, f"{first.macs:,} multiply-adds", True),
-        Cell(short(first.params / 1e6), first.params, f"{first.params:,}", True),
-        Cell(short(first.activations / 1e6), first.activations, f"{first.activations:,}", True),
+        Cell(quantity(first.macs), first.macs, f"{first.macs:,} multiply-adds", True),
+        Cell(quantity(first.params), first.params, f"{first.params:,}", True),
+        Cell(quantity(first.activations), first.activations, f"{first.activations:,}", True),
         Cell(str(first.receptive_field), first.receptive_field, numeric=True),
         *(_parameter(first, name) for name in names),
         Cell(words),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyconv_search.report.stats import Summary
 from pyconv_search.results.row import Row
 from pyconv_search.results.tables import compact
 from pyconv_search.space.space import assignment_text
+from pyconv_search.units import MINUS, NONE, number
 
-MINUS = "\N{MINUS SIGN}"
-NONE = "\N{EN DASH}"
 REASONS = {
     "": "",
     "scheduler": "stopped by the scheduler",
@@ -29,16 +28,6 @@ def fixed(value: float | None, digits: int = 2) -> str:
     if value is None or not math.isfinite(value):
         return NONE
     return f"{value:.{digits}f}".replace("-", MINUS)
-
-
-def short(value: float | None, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits and no exponent: 3.88, 0.0413, 12,300."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{round(value, decimals):,.{decimals}f}".replace("-", MINUS)
 
 
 def with_interval(summary: Summary | None, digits: int = 2) -> str:
@@ -60,17 +49,11 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
-def hours(seconds: float, unit: str = "") -> str:
-    """``12.3 hours``, of devices ``12.3 GPU-hours``; below a tenth of an hour in minutes."""
-    amount, name = (seconds / 3600, "hours") if seconds >= 360 else (seconds / 60, "minutes")
-    return f"{short(amount)} {f'{unit}-' if unit else ''}{name}"
-
-
 def p_value(p: float | None) -> str:
     """``p = 0.012``, ``p < 0.001``, ``no p``."""
     if p is None:
         return "no p"
-    return "p < 0.001" if p < 0.001 else f"p = {short(p)}"
+    return "p < 0.001" if p < 0.001 else f"p = {number(p)}"
 
 
 def parameters(values: dict[str, Any]) -> str:
@@ -97,6 +80,13 @@ def labels(rows: Sequence[Row]) -> dict[str, str]:
 def _told_apart(names: dict[str, str], more: dict[str, str]) -> dict[str, str]:
     seen = Counter(names.values())
     return {k: ": ".join(filter(None, (n, more[k]))) if not n or seen[n] > 1 else n for k, n in names.items()}
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """``3 trials left out: 2 of networks that the space no longer holds and 1 of seeds that …``; empty for none."""
+    if not counts:
+        return ""
+    return f"{count(sum(counts.values()), 'trial')} left out: {listed([f'{n:,} {why}' for why, n in counts.items()])}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
+import zlib
 from pathlib import Path
 
 from pyconv_search.errors import UserError
@@ -12,16 +15,18 @@ from pyconv_search.errors import UserError
 def replace(path: Path, content: bytes) -> Path:
     """Write ``content`` under ``path`` so that a reader sees the old file or the new one, never a part.
 
-    A link is followed. The permissions are those of a fresh file under the user's umask. UserError when the folder is
-    missing or cannot be written, when the disk is full, or when ``path`` names something other than a plain file.
+    A link is followed. The permissions are those of a fresh file under the user's umask. Parts of this file that
+    processes left here which were killed are removed. UserError when the folder is missing or cannot be written, when
+    the disk is full, or when ``path`` names something other than a plain file.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UserError(f"{path}: cannot be written: it is not a plain file; name another file")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{_host()}-{os.getpid()}.part")
     try:
         _write(part, content)
         os.replace(part, target)
+        _remove_orphans(target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -40,6 +45,30 @@ def _write(part: Path, content: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _remove_orphans(target: Path) -> None:
+    """Remove the parts of a file whose writers no longer run on this machine; of another's nothing is known here."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(?:{_host()}-)?(\d{{1,9}})\.part")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(target.parent):
+            found = pattern.fullmatch(name)
+            if found is not None and not _runs(int(found[1])):
+                target.with_name(name).unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # Another user's.
+        return True
+    return True
 
 
 def last_whole_line(handle: int) -> int:

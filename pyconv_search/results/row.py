@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 STATUSES = ("complete", "stopped", "failed")
@@ -90,15 +90,18 @@ class Row:
 
 
 def to_dict(record: Row | Epoch) -> dict[str, Any]:
-    """The record as plain JSON values."""
-    return asdict(record)
+    """The record as plain JSON values, the lists and mappings among them its own."""
+    return {name: getattr(record, name) for name in (ROW if isinstance(record, Row) else EPOCH)}
 
 
 def row_from_dict(values: dict[str, Any]) -> Row:
     """The Row that :func:`to_dict` made; keys that a newer version added are left out."""
-    return Row(**{f.name: values[f.name] for f in fields(Row) if f.name in values})
+    return Row(**{name: values[name] for name in ROW if name in values})
 
 
 def epoch_from_dict(values: dict[str, Any]) -> Epoch:
     """The Epoch that :func:`to_dict` made; keys that a newer version added are left out."""
-    return Epoch(**{f.name: values[f.name] for f in fields(Epoch) if f.name in values})
+    return Epoch(**{name: values[name] for name in EPOCH if name in values})
+
+
+ROW, EPOCH = (tuple(f.name for f in fields(record)) for record in (Row, Epoch))

@@ -32,8 +32,13 @@ def spent(store: Store) -> Spent:
 
 
 def planned(store: Store) -> dict[str, Any] | None:
-    """The last event that says what the run will take; None where it was not estimated."""
-    return next((event for event in reversed(store.events) if event["name"] == "planned"), None)
+    """The last event that says what the run will take, networks by their names now; None where it was not estimated."""
+    event = next((event for event in reversed(store.events) if event["name"] == "planned"), None)
+    if event is None or store.listing is None:
+        return event
+    names = {config: listed.name for config, listed in store.listing.configs.items() if listed.parameters is not None}
+    measured = [each | {"name": names.get(each.get("config"), each["name"])} for each in event["measured"]]
+    return event | {"measured": measured}
 
 
 def is_planned(store: Store, trials: int) -> bool:

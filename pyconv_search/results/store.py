@@ -3,25 +3,31 @@
 ``journal.jsonl`` is the truth (see :mod:`pyconv_search.results.lines` for a line of it), ``study.json`` the resolved
 study, written by the study layer. Everything else in the folder can be made again from these two. Lines are only ever
 added; a line that a crash, a kill or a full disk cut short is the last one and has no newline, so that a reader passes
-over it and the next writer cuts it off.
+over it and the next writer cuts it off. Damage beyond that is told by file and line, and
+:mod:`pyconv_search.results.repair` sets it aside.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded, read_json
+from pyconv_search.results.curves import Curves
 from pyconv_search.results.files import last_whole_line
-from pyconv_search.results.lines import decode, encode, encode_record
+from pyconv_search.results.lines import BEGIN, decode, encode, encode_record
+from pyconv_search.results.listing import Listing, is_listing, listing
+from pyconv_search.results.records import MOST_LINE, Record, records
 from pyconv_search.results.row import Epoch, Row
 from pyconv_search.results.tables import tables, write_tables
 
@@ -30,6 +36,7 @@ __all__ = ["Journal", "Store", "read", "tables", "write_tables"]
 JOURNAL = "journal.jsonl"
 STUDY = "study.json"
 LOCK = "run.lock"
+LOOKS, LOOK_SECONDS = 10, 0.02
 FORMAT = 1
 STUDY_KEYS = {
     "name": str,
@@ -42,30 +49,54 @@ STUDY_KEYS = {
 }
 STATES = ("start", "interrupted", "finished")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+MOST_STUDY = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What a folder holds: each trial once in ``rows``, each (trial, epoch) once in ``epochs``, both in the order of
-    their first appearance, with their last values. ``superseded`` are the rows that a later row of the same trial
-    replaced: the failures that were tried again. ``events`` are plain values, each with a ``name``.
+    """What a folder holds, as the study calls it now and in its order: by configuration and seed.
+
+    ``rows`` has each trial once, ``epochs`` each (trial, epoch) once: those of the latest training, in
+    ``curves``. What the study does not list stands last, in the order of its first appearance and by the names that it
+    had then. ``superseded`` are the rows that a later row of the same trial replaced: the failures that were tried
+    again. ``events`` are plain values, each with a ``name``. ``left_out`` counts, by why, the rows that
+    :meth:`current` leaves out, or has left out. ``unfinished`` are the trials that have begun and not ended since,
+    ``recent`` the epochs that were run since the last start.
     """
 
     folder: Path
     study: dict[str, Any]
     rows: tuple[Row, ...]
-    epochs: tuple[Epoch, ...]
+    curves: dict[str, list[Epoch]]
     events: tuple[dict[str, Any], ...]
     superseded: tuple[Row, ...] = ()
+    listing: Listing | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    unfinished: tuple[str, ...] = ()
+    recent: tuple[Epoch, ...] = ()
+
+    @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """The epochs of every trial."""
+        return tuple(epoch for curve in self.curves.values() for epoch in curve)
 
     def current(self) -> Store:
-        """Without the rows of configurations and seeds that have left the study since; they stay in the journal."""
-        networks, seeds = self.study.get("networks"), self.study["seeds"]
-        rows = tuple(r for r in self.rows if r.seed in seeds and (networks is None or r.config in networks))
-        return replace(self, rows=rows)
+        """Without the trials that have left the study since: their rows and epochs stay in the journal."""
+        listed, seeds = self.listing, self.study["seeds"]
+        rows = tuple(r for r in self.rows if (r.seed in seeds if listed is None else listed.holds(r)))
+        gone = {row.trial for row in self.rows} - {row.trial for row in rows}
+        if listed is not None:
+            ended = {row.trial for row in rows}
+            gone |= {trial for trial in self.curves if trial not in ended and not listed.holds_trial(trial)}
+        kept = {trial: curve for trial, curve in self.curves.items() if trial not in gone}
+        superseded = tuple(row for row in self.superseded if row.trial not in gone)
+        unfinished = tuple(trial for trial in self.unfinished if listed is None or listed.holds_trial(trial))
+        return replace(self, rows=rows, curves=kept, superseded=superseded, unfinished=unfinished)
+
+    @property
+    def departed(self) -> set[str]:
+        """The configurations of rows that have left the study."""
+        return {row.config for row in self.rows} - {row.config for row in self.current().rows}
 
     @property
     def state(self) -> str:
@@ -75,7 +106,7 @@ class Store:
 
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of one trial, in their order."""
-        return sorted((epoch for epoch in self.epochs if epoch.trial == trial), key=lambda epoch: epoch.epoch)
+        return self.curves.get(trial, [])
 
 
 class Journal:
@@ -86,15 +117,14 @@ class Journal:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.path = self.folder / JOURNAL
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder")
-        self._lock = _locked(self.folder)
+        self._lock = lock(self.folder)
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            self._end = last_whole_line(self._file)
-            os.ftruncate(self._file, self._end)
+            self._end = _mended(self._file)
             _sync_folder(self.folder)
         except OSError as error:
             os.close(self._lock)
@@ -122,6 +152,11 @@ class Journal:
     def append_epoch(self, epoch: Epoch) -> None:
         """Add an epoch; a power cut may still lose it, since its trial would then be run again from a checkpoint."""
         self._append(encode_record(epoch), durable=False)
+
+    def append_begin(self, **values: Any) -> None:
+        """Add the event that a trial begins, with the BEGIN_KEYS; a power cut may lose it: nothing is decided by it."""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        self._append(encode("event", {**values, "time": time, "name": BEGIN}), durable=False)
 
     def append_event(self, name: str, **values: Any) -> None:
         """Add an event of plain JSON values, such as ``start``, ``interrupted`` or ``finished``."""
@@ -159,68 +194,93 @@ def read(folder: Path | str) -> Store:
     UserError when the folder does not exist, is not that of a run, cannot be read, or when a whole line of the journal
     is not what was once written there (told as ``file:line``).
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    study = _study(folder / STUDY)
-    records = _records(folder / JOURNAL)
-    rows, superseded = _last([r for r in records if isinstance(r, Row)], lambda row: row.trial)
-    epochs, _ = _last([r for r in records if isinstance(r, Epoch)], lambda epoch: (epoch.trial, epoch.epoch))
-    events = tuple(r for r in records if isinstance(r, dict))
-    return Store(folder, study, rows, epochs, events, superseded)
+    study = read_study(folder)
+    return store_of(folder, study, records(folder / JOURNAL))
 
 
-def _last(records: list[Value], key: Callable[[Value], Key]) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
-    kept: dict[Key, Value] = {}
-    replaced = []
-    for record in records:
-        if key(record) in kept:
-            replaced.append(kept[key(record)])
-        kept[key(record)] = record
-    return tuple(kept.values()), tuple(replaced)
+def store_of(folder: Path, study: dict[str, Any], found: Iterable[Record]) -> Store:
+    """The store of a resolved study and the records of its journal."""
+    rows: dict[str, Row] = {}
+    superseded, events, curves = [], [], Curves()
+    unfinished: dict[str, None] = {}
+    recent: list[Epoch] = []
+    for record in found:
+        if isinstance(record, Epoch):
+            recent += [record] * curves.add(record)
+        elif isinstance(record, Row):
+            unfinished.pop(record.trial, None)
+            curves.end(record)
+            if record.trial in rows and rows[record.trial] != record:  # A line that is there twice replaces nothing.
+                superseded.append(rows[record.trial])
+            rows[record.trial] = record
+        else:
+            events.append(record)
+            if record["name"] == BEGIN:
+                unfinished[record["trial"]] = None
+            elif record["name"] == "start":
+                recent.clear()
+    listed = listing(study, events)
+    trials = list(dict.fromkeys((*rows, *curves.trials())))
+    if listed is not None:
+        trials.sort(key=lambda trial: (listed.order(trial, rows.get(trial)), trial))
+        superseded.sort(key=lambda row: (listed.order(row.trial, row), row.trial))
+        rows = {trial: listed.called(row) for trial, row in rows.items()}
+        superseded = [listed.called(row) for row in superseded]
+        left_out = listed.departed(rows.values())
+    else:
+        gone = sum(row.seed not in study["seeds"] for row in rows.values())
+        left_out = {"of seeds that the study no longer has": gone} if gone else {}
+    points = {trial: curve for trial in trials if (curve := curves.of(trial))}
+    ended = tuple(rows[trial] for trial in trials if trial in rows)
+    left, fresh = tuple(unfinished), tuple(recent)
+    return Store(folder, study, ended, points, tuple(events), tuple(superseded), listed, left_out, left, fresh)
 
 
-def _records(path: Path) -> list[Row | Epoch | dict[str, Any]]:
+def read_study(folder: Path) -> dict[str, Any]:
+    """The resolved study that a run keeps in its folder. UserError where there is none, or it is damaged."""
+    path = folder / STUDY
+    if not path.exists():
+        raise UserError(f"{folder}: not the folder of a run: it holds no {STUDY}")
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    records = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            records.append(decode(line))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: damaged line: {error}; restore the file from a copy") from None
-    return records
-
-
-def _study(path: Path) -> dict[str, Any]:
-    try:
-        study = json.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: not the folder of a run: it holds no {STUDY}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+        study = read_json(path, MOST_STUDY, "a study")
+    except UserError as error:
+        raise UserError(f"{error}; `pyconv-search run` of the study with --out {folder} writes it anew") from None
     if not isinstance(study, dict) or study.get("format") != FORMAT:
         found = study.get("format") if isinstance(study, dict) else None
-        raise UserError(f"{path}: format must be {FORMAT}, but got {found!r}")
-    if wrong := [key for key, kind in STUDY_KEYS.items() if not isinstance(study.get(key), kind)]:
+        raise UserError(f"{path}: format must be {FORMAT}, but got {found!r:.80}")
+    wrong = [key for key, kind in STUDY_KEYS.items() if not isinstance(study.get(key), kind)]
+    wrong += [] if wrong or all(type(seed) is int for seed in study["seeds"]) else ["seeds"]
+    wrong += [] if is_listing(study.get("networks")) else ["networks"]
+    if wrong:
         raise UserError(f"{path}: not a resolved study: it lacks {', '.join(wrong)}, or holds something else there")
     return study
 
 
-def _locked(folder: Path) -> int:
+def _mended(handle: int) -> int:
+    """Where an open journal ends once its last line is whole: it gets its newline if that is all it lacks, or goes."""
+    end, size = last_whole_line(handle), os.fstat(handle).st_size
+    tail = os.pread(handle, min(size - end, MOST_LINE), end)
+    try:
+        decode(tail)
+    except (ValueError, RecursionError):
+        os.ftruncate(handle, end)
+        return end
+    os.write(handle, b"\n")
+    return size + 1
+
+
+def lock(folder: Path) -> int:
+    """A handle that holds the folder of a run for one writer until it is closed. UserError if another process does."""
     path = folder / LOCK
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except BlockingIOError:
@@ -231,6 +291,16 @@ def _locked(folder: Path) -> int:
         os.close(handle)
         raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from None
     return handle
+
+
+def _lock(handle: int) -> None:
+    """Take the lock; BlockingIOError if another run holds it for longer than somebody who only looks, as `status`."""
+    for _ in range(LOOKS):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sleep(LOOK_SECONDS)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pyconv_search.files import read_json
 from pyconv_search.results import files
+from pyconv_search.results.store import Store
 
 FILE = "together.json"
+MOST_BYTES = 2**26
 # The stack has to be faster by so much: rounds of one measurement are up to 5 % apart on a shared machine, and at the
 # end of a study fewer and longer pieces of work leave more cores idle.
 MARGIN = 1.1
@@ -33,6 +36,7 @@ class Verdict:
     apart: tuple[float, ...] = ()
     stacked: tuple[float, ...] = ()
     failure: str = ""
+    config: str = ""
 
     @property
     def ratio(self) -> float:
@@ -62,12 +66,25 @@ class Verdict:
 def read(folder: Path) -> dict[str, Verdict]:
     """The verdicts of a run by their key; none where the file is missing or damaged, as they can be measured again."""
     try:
-        found = json.loads((folder / FILE).read_bytes())["verdicts"]
-        known = [{field.name: values[field.name] for field in fields(Verdict)} for values in found]
+        found = read_json(folder / FILE, MOST_BYTES, "a file of verdicts")["verdicts"]
+        known = [{f.name: values[f.name] for f in fields(Verdict) if f.name in values} for values in found]
         verdicts = [Verdict(**{**v, "apart": tuple(v["apart"]), "stacked": tuple(v["stacked"])}) for v in known]
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = {verdict.key: verdict for verdict in verdicts}
+        for verdict in verdicts:
+            str(verdict)  # which computes with what was read
+    except Exception:  # of JSON that holds anything at all
         return {}
-    return {verdict.key: verdict for verdict in verdicts}
+    return kept
+
+
+def of(store: Store) -> list[Verdict]:
+    """The verdicts of the networks that a study has now, by the names that they have now."""
+    found = read(store.folder).values()
+    if store.listing is None:
+        return list(found)
+    names = {config: listed.name for config, listed in store.listing.configs.items() if listed.parameters is not None}
+    known = [each for each in found if not each.config or each.config in store.listing.configs]
+    return [replace(each, name=names.get(each.config, each.name)) for each in known]
 
 
 def write(folder: Path, verdicts: dict[str, Verdict]) -> None:

@@ -13,10 +13,13 @@ from ray import tune
 
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row, to_dict
+from pyconv_search.search import noise
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.outcome import failed_row
+from pyconv_search.search.places import sign_of
 from pyconv_search.search.together import Group
 from pyconv_search.search.trial import Trial
+from pyconv_search.training import pulse
 from pyconv_search.training.device import broken
 
 
@@ -39,6 +42,11 @@ class LostWorker(Exception):
     """A process that the trial needs has died; another attempt goes on from the checkpoint."""
 
 
+def show_life(spec: dict[str, Any]) -> None:
+    """Let whoever watches over this trial see that its batches are computed."""
+    pulse.of(sign_of(spec["folder"], spec["trial"]) if spec["folder"] else None)
+
+
 def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
     """The Trainable that runs trials of the given class, one after another."""
 
@@ -49,6 +57,7 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
 
         def setup(self, config: dict[str, Any]) -> None:
             self.reset_config(config)
+            self._drain = noise.of_worker(self._spec["folder"])
 
         def cleanup(self) -> None:
             if self._trial is not None:
@@ -59,9 +68,12 @@ def make_actor(trial: type[Steps]) -> type[tune.Trainable]:
             self.cleanup()
             self._spec: dict[str, Any] = json.loads(new_config["spec"])
             self._told = 0
+            show_life(self._spec)
             return True
 
         def step(self) -> dict[str, Any]:
+            if self._drain is not None:
+                self._drain.bound()
             try:
                 row = self._advance()
             except UserError as error:
@@ -118,6 +130,7 @@ def make_group_actor(trial: type[Trial]) -> type[tune.Trainable]:
 
         def setup(self, config: dict[str, Any]) -> None:
             self.reset_config(config)
+            self._drain = noise.of_worker(self._specs[0]["folder"])
 
         def cleanup(self) -> None:
             if self._group is not None:
@@ -128,9 +141,12 @@ def make_group_actor(trial: type[Trial]) -> type[tune.Trainable]:
             self.cleanup()
             self._specs: list[dict[str, Any]] = json.loads(new_config["spec"])
             self._told: set[tuple[str, int]] = set()
+            show_life(self._specs[0])
             return True
 
         def step(self) -> dict[str, Any]:
+            if self._drain is not None:
+                self._drain.bound()
             try:
                 if self._group is None:
                     self._group = Group(self._specs, trial)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import ray
 from ray.tune import PlacementGroupFactory
 
 from pyconv_search.errors import UserError
-from pyconv_search.search import TOKEN
+from pyconv_search.search.joining import Cluster, admitted, authentication
+from pyconv_search.search.local import loopback, options, scratch
+from pyconv_search.search.sessions import Guard, own_sessions
 from pyconv_search.study.study import Resources, Study
 from pyconv_search.training import allocator
 from pyconv_search.training.estimate import parts
-
-CONNECT_SECONDS = 5.0
 
 # Read by Ray, and by the C library when worker processes start.
 ENVIRONMENT = {
@@ -41,41 +42,66 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Ray on this machine alone, ended with the run, or the running cluster at ``address``, left running.
+def connected(cluster: Cluster | str | None, guard: Guard | None = None) -> Iterator[None]:
+    """Ray on this machine alone, ended with the run, or the running ``cluster`` (or its address), left running.
+
+    The processes of a Ray on this machine lead sessions of their own, over which ``guard`` watches; whoever gives one
+    also closes it.
 
     Raises:
-        UserError: if Ray cannot be started, or nothing answers at the address.
+        UserError: if Ray cannot be started, nothing answers at the address, or the cluster is open to everybody.
     """
+    if ray.is_initialized():
+        raise UserError("this program uses Ray already; end that with ray.shutdown() first, or run in another process")
     added = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
     os.environ.update(added)
     try:
-        _connect(address)
-        yield
+        with _started(guard) if cluster is None else _joined(cluster):
+            try:
+                yield
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         for key in added:
             os.environ.pop(key, None)
 
 
-def _connect(address: str | None) -> None:
-    if address is not None:
-        _check_address(address)
+@contextmanager
+def _started(guard: Guard | None) -> Iterator[None]:
+    """Ray on this machine, which nobody else can reach: on the loopback interface, with a token of this run alone."""
+    watching = guard or Guard()
+    with scratch() as folder, authentication("token", secrets.token_hex(32)), loopback():
+        try:
+            with own_sessions(watching):
+                _connect("Ray cannot be started on this machine", address="local", **options(folder))
+            yield
+        finally:
+            if guard is None:
+                watching.close()
+
+
+@contextmanager
+def _joined(cluster: Cluster | str) -> Iterator[None]:
+    """The running cluster."""
+    cluster = Cluster(cluster) if isinstance(cluster, str) else cluster
+    address, mode = admitted(cluster)
+    with authentication(mode):
+        _connect(f"--address {cluster.address}: the cluster cannot be joined", address=address)
+        yield
+
+
+def _connect(failure: str, **arguments: Any) -> None:
+    """Call ``ray.init``; whatever it raises becomes one UserError that begins with ``failure``."""
     try:
         with _silent_stderr():
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong becomes a row or one line
-            ray.init(
-                address=address or "local",
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                include_dashboard=None if address else False,
-            )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        hint = f" (a cluster with tokens wants its own in {TOKEN})" if address else ""
-        raise UserError(f"cannot use Ray{f' at {address}' if address else ''}: {reason}{hint}") from None
-    if address is None and TOKEN.is_file():
-        TOKEN.chmod(0o600)  # Ray leaves it readable for everyone, and it is a key to this machine.
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+    except BaseException as error:
+        ray.shutdown()  # of what was started by then
+        if not isinstance(error, (Exception, SystemExit)):  # Ray raises plain Exception, too, and exits in places
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{failure}: {reason}") from None
 
 
 @contextmanager
@@ -90,25 +116,6 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _check_address(address: str) -> None:
-    """A quick look whether anything listens there; Ray itself would try for half a minute."""
-    host, _, port = address.rpartition(":")
-    if address.startswith("ray://"):
-        raise UserError(
-            f"--address {address}: Ray Client is not supported; run on a machine of the cluster, with HOST:PORT"
-        )
-    if not host or not port.isdigit():
-        if address != "auto":
-            raise UserError(f"--address {address}: must be host:port, as 'ray start --head' prints it, or auto")
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--address {address}: cannot be reached: {error}; is the cluster's head running there?"
-        ) from None
 
 
 def room(study: Study) -> int:

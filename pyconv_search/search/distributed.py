@@ -22,7 +22,8 @@ from ray.train.torch import TorchTrainer
 
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.search.actor import LostWorker, Steps
+from pyconv_search.search import noise
+from pyconv_search.search.actor import LostWorker, Steps, show_life
 from pyconv_search.search.outcome import failed_row, now, why
 from pyconv_search.training.parallel import severed
 
@@ -196,6 +197,8 @@ def _loop(trial: type[Steps], spec: dict[str, Any], desk: Any) -> Callable[[], N
 
     def work() -> None:
         subject = None
+        noise.of_worker(spec["folder"])
+        show_life(spec)
         try:
             subject = trial(spec)
             obey(subject)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyconv_search
 from pyconv_search.errors import UserError
+from pyconv_search.files import read_json
 from pyconv_search.results.files import replace
-from pyconv_search.results.store import LOCK, STUDY
-from pyconv_search.study.batches import unfit_batch
-from pyconv_search.study.plan import candidates, planned_trials
-from pyconv_search.study.recipe import Recipe
+from pyconv_search.results.records import records
+from pyconv_search.results.store import JOURNAL, LOCK, MOST_STUDY, STUDY, Journal, Store, store_of
+from pyconv_search.search.standing import entries, standing
+from pyconv_search.study.batches import check_batches
+from pyconv_search.study.plan import Candidate, candidate, candidates, planned_trials
+from pyconv_search.study.recipe import Recipe, essence
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study, study_to_dict
 from pyconv_search.training import data
+from pyconv_search.training.data.at_hand import counted_study
 
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
 IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
@@ -31,26 +35,30 @@ IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "class
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
     """Make ``folder`` the folder of this study, or recognise it as that.
 
-    Returns the study with its data located, and the plain values of its ``study.json``, which only the holder of the
-    journal's lock may write.
+    Returns the study with its data located and counted, and the plain values of its ``study.json``, which only the
+    holder of the journal's lock may write.
 
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
     found = data.load(**study.data.key)
     known = candidates(study)
-    _check_batches(study, [row.recipe for row in known] or [study.recipe], len(found.train))
+    study = counted_study(study, found.info)
+    check_batches(study, [row.recipe for row in known] or [study.recipe])
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
-    values["networks"] = [row.config for row in known] or None
+    values |= {"networks": entries(study, known), "baseline": _baseline(study)}
     study = _located(study, Path(found.found_at))
     values["data"] |= {"fingerprint": data.fingerprint(found), "found_at": study.data.root, "train": len(found.train)}
+    values["identity"] = _identity(study, values)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK and p.stat().st_size)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}; choose another folder with --out") from None
-    if (folder / STUDY).is_file():
-        _compare(folder, values)
+    if (there := _there(folder)) is not None:
+        _compare(folder, there, values)
+    elif any(name in (STUDY, JOURNAL) for name in strangers):
+        _compare_identity(folder, values)
     elif strangers:
         raise UserError(
             f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
@@ -58,11 +66,29 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     return study, values
 
 
-def _check_batches(study: Study, recipes: Iterable[Recipe], train: int) -> None:
-    """UserError where a batch does not fit the images that there really are; of a subset they were estimated before."""
-    for recipe in recipes:
-        for problem in unfit_batch(train, study.resources.workers, recipe):
-            raise study.document.error([problem])
+def begin(
+    study: Study, values: dict[str, Any], journal: Journal, time: str
+) -> tuple[dict[str, Any], Store, list[Candidate]]:
+    """Write ``study.json`` and note the start: its values, what the folder holds, and the networks of earlier searches.
+
+    These are what an adaptive search has proposed until now and the study still has. Those beyond the number that it
+    asks for are its surplus; they come back when it asks for more.
+    """
+    found, proposed = list(records(journal.path)), []
+    if study.search.kind == "tpe":
+        every = standing(study, found)
+        proposed, surplus = every[: study.search.trials], every[study.search.trials :]
+        values = values | {"networks": entries(study, proposed), "surplus": [row.config for row in surplus]}
+    values = write_study(journal.folder, values)
+    start = {"command": values["command"], "time": time, "identity": values["identity"], **provenance(study)}
+    journal.append_event("start", **start)
+    return values, store_of(journal.folder, values, [*found, {"name": "start", **start}]), proposed
+
+
+def _baseline(study: Study) -> dict[str, Any] | None:
+    """The configuration that the study names as its baseline; its file was checked when it was read."""
+    network = None if study.baseline is None else candidate(study, study.baseline)
+    return None if network is None else {"config": network.config, "parameters": network.values}
 
 
 def _located(study: Study, found_at: Path) -> Study:
@@ -75,21 +101,44 @@ def _located(study: Study, found_at: Path) -> Study:
     return dataclasses.replace(study, data=dataclasses.replace(study.data, root=str(found_at)))
 
 
-def write_study(folder: Path, values: dict[str, Any]) -> None:
-    """Write ``study.json``."""
-    replace(folder / STUDY, (json.dumps(values, indent=2) + "\n").encode())
+def write_study(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Write ``study.json``; the values as they are read from it."""
+    text = json.dumps(values, indent=2)
+    replace(folder / STUDY, f"{text}\n".encode())
+    return dict(json.loads(text))
 
 
-def _compare(folder: Path, values: dict[str, Any]) -> None:
-    path = folder / STUDY
+def _there(folder: Path) -> dict[str, Any] | None:
+    """What an earlier run wrote; None where it is missing or damaged."""
     try:
-        there = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    difference = (
-        _difference({key: _filled(key, there.get(key)) for key in IDENTITY}, {key: values[key] for key in IDENTITY})
-        if isinstance(there, dict)
-        else ("format", type(there).__name__, "a mapping")
+        found = read_json(folder / STUDY, MOST_STUDY, "a study")
+    except UserError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _identity(study: Study, values: dict[str, Any]) -> str:
+    """A digest of what makes rows comparable, which each start notes in the journal, in case study.json is lost."""
+    own = {key: values[key] for key in IDENTITY} | {"recipe": essence(study.recipe)}
+    own["data"] = {key: values["data"][key] for key in ("name", "validation", "fingerprint")}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def _compare_identity(folder: Path, values: dict[str, Any]) -> None:
+    """Whether a folder without a readable study.json holds this study's run, by what its last start noted."""
+    starts = [each for each in records(folder / JOURNAL) if isinstance(each, dict) and each["name"] == "start"]
+    noted = next((each["identity"] for each in reversed(starts) if "identity" in each), None)
+    if noted == values["identity"]:
+        return
+    other = "it was of another study" if noted else "and its journal does not say of which study it was"
+    raise UserError(
+        f"{folder / STUDY}: is missing or damaged, {other}; restore it from a copy, or choose another folder with --out"
+    )
+
+
+def _compare(folder: Path, there: dict[str, Any], values: dict[str, Any]) -> None:
+    difference = _difference(
+        {key: _filled(key, there.get(key)) for key in IDENTITY}, {key: values[key] for key in IDENTITY}
     )
     if difference is not None:
         key, old, new = difference
@@ -135,6 +184,7 @@ def _git(file: Path) -> dict[str, Any] | None:
             ["git", "-c", "core.fsmonitor=false", "-C", str(file.parent), *words],
             capture_output=True,
             text=True,
+            errors="replace",  # names of files, which git can be set to give as they are
             timeout=10,
             check=True,
         ).stdout.strip()

@@ -2,8 +2,9 @@
 
 The journal of the run is the truth; ``optuna.journal`` beside it holds the same search in Optuna's own format, with
 honest states: COMPLETE with the means over seeds if every seed is complete, FAIL with the reasons if one failed, PRUNED
-with its learning curve if the scheduler stopped one. (PRUNED is also what TPE's proposals are that break a constraint.)
-TPE learns from it. Where it no longer agrees with the journal, after a retry or with more seeds, it is made anew.
+with its learning curve if the scheduler stopped one. TPE learns from it. It holds the networks that were accepted, not
+what was asked for and refused. Where it no longer agrees with the journal, after a retry or with more seeds, it is made
+anew.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import hashlib
 import json
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -53,91 +54,126 @@ def _value(name: str, row: Row) -> float:
 
 
 class Ledger:
-    """The Optuna study in a run's folder.
+    """The Optuna study in a run's folder: the networks that were accepted, and what became of each.
 
-    Only one process at a time may hold a folder's journal and with it this file, so that a lock or half a line which a
-    killed process left behind is safe to remove. A file that is damaged beyond that is set aside, and made again from
-    the journal with :meth:`agree`.
+    Only one process at a time may hold a folder's journal and with it this file. So it needs no lock of its own, and
+    half a line that a killed process left behind is safe to remove. A file that is damaged beyond that is set aside,
+    and made again from the journal with :meth:`agree`.
     """
 
     def __init__(self, study: Study, folder: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = folder / STORAGE
-        for suffix in (".lock", ".lock.rename"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
         self.study, self._path = study, path
+        self._forms = {p.name: distribution(p.domain) for p in study.space.parameters}
         try:
             _cut_torn_line(path)
-            self.optuna = _opened(study, path)
+            self._open()
         except OSError:
             raise
         except Exception:  # Optuna has no word of its own for a damaged file.
             path.replace(path.with_name(path.name + ".corrupt"))
-            self.optuna = _opened(study, path)
+            self._open()
+
+    def _open(self) -> None:
+        self.optuna = _opened(self.study, self._path)
+        every = self.optuna.get_trials(deepcopy=False)
+        self._count = len(every)
+        self._numbers = {config: t.number for t in every if (config := config_of(t)) is not None}
 
     def trials(self) -> list[FrozenTrial]:
         """The trials of networks that were accepted, whatever their state."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if config_of(t) is not None]
 
-    def agree(self, rows: Sequence[Row], curve_of: CurveOf) -> None:
-        """Make this file say what the journal's ``rows`` say: add what is missing; if anything differs, begin anew."""
-        networks = self._networks(rows)
-        stored = {config_of(t): t for t in self.trials()}
-        for config, (row, ended) in networks.items():
-            trial = stored.get(config)
-            if trial is not None and trial.state.is_finished() and not _says(trial, attributes(row, ended)):
-                optuna.delete_study(study_name=self.optuna.study_name, storage=self.optuna._storage)
-                self.optuna, stored = _opened(self.study, self._path), {}
-                break
-        for config, (row, ended) in networks.items():
-            if config not in stored or not stored[config].state.is_finished():
-                self.record(row, ended, curve_of(ended[0].trial))
+    def agree(
+        self,
+        rows: Sequence[Row],
+        curve_of: CurveOf,
+        departed: Collection[str] = (),
+        known: Sequence[Candidate] = (),
+    ) -> None:
+        """Make this file say what the study's ``rows`` say: add what is missing; if anything differs, begin anew.
 
-    def _networks(self, rows: Sequence[Row]) -> dict[str, tuple[Candidate, list[Row]]]:
-        """The configurations of the rows that the study's space holds, each with its rows in the seeds' order."""
+        So does what has left the study, the ``departed`` configurations. ``known``: networks of the study that need not
+        be worked out again.
+        """
+        grouped, stored = self._grouped(rows), {config_of(t): t for t in self.trials() if t.state.is_finished()}
+        ready = {network.config: network for network in known}
+        differing = {
+            config: ended
+            for config, ended in grouped.items()
+            if config not in stored or not _says(stored[config], ended, ready.get(config))
+        }
+        networks = self._networks(differing, ready)
+        if any(config in stored for config in networks) or any(c in departed for c in stored if c not in grouped):
+            optuna.delete_study(study_name=self.optuna.study_name, storage=self.optuna._storage)
+            self._open()
+            networks = self._networks(grouped, ready)
+        for config, network in networks.items():
+            self.record(network, grouped[config], curve_of(grouped[config][0].trial))
+
+    def _grouped(self, rows: Sequence[Row]) -> dict[str, list[Row]]:
+        """The rows by configuration, in the seeds' order."""
         grouped: dict[str, list[Row]] = {}
+        order = {seed: i for i, seed in enumerate(self.study.seeds)}
         for row in rows:
-            if row.seed in self.study.seeds:
+            if row.seed in order:
                 grouped.setdefault(row.config, []).append(row)
+        return {config: sorted(ended, key=lambda r: order[r.seed]) for config, ended in grouped.items()}
+
+    def _networks(self, grouped: Mapping[str, list[Row]], ready: Mapping[str, Candidate]) -> dict[str, Candidate]:
+        """The configurations of the rows that the study's space holds."""
         found = {}
         for config, ended in grouped.items():
-            problems = Problems()
-            values = self.study.space.complete(ended[0].parameters, (), problems)
-            network = None if problems.found else candidate(self.study, values, ended[0].name)
+            network = ready.get(config) or self._network(ended[0])
             if network is not None and network.config == config:
-                found[config] = (network, sorted(ended, key=lambda r: self.study.seeds.index(r.seed)))
+                found[config] = network
         return found
+
+    def _network(self, row: Row) -> Candidate | None:
+        problems = Problems()
+        values = self.study.space.complete(row.parameters, (), problems)
+        return None if problems.found else candidate(self.study, values, row.name)
 
     def record(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
         """Record what became of a network; while seeds are missing, that it is under way. What is told stays told."""
-        known = [t for t in self.trials() if config_of(t) == row.config]
         whole = len(rows) == len(self.study.seeds)
-        if not known:
-            self._add(row, rows, curve, outcome(rows) if whole else TrialState.RUNNING)
-        elif whole and not known[0].state.is_finished():
-            self._tell(known[0], row, rows, curve)
+        number = self._numbers.get(row.config)
+        if number is None:
+            self.add(row, rows, curve, outcome(rows) if whole else TrialState.RUNNING)
+        elif whole:
+            self._tell(number, row, rows, curve)
 
-    def _add(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch], state: TrialState) -> None:
-        """A network that Optuna did not propose."""
-        self.optuna.add_trial(
-            optuna.trial.create_trial(
-                state=state,
-                params=encode(self.study, row.values),
-                distributions=distributions(self.study, row.values),
-                values=objective_values(self.study, rows) if state == TrialState.COMPLETE else None,
-                user_attrs=attributes(row, rows),
-                intermediate_values=self.steps(curve),
-            )
+    def add(
+        self,
+        row: Candidate,
+        rows: Sequence[Row] = (),
+        curve: Sequence[Epoch] = (),
+        state: TrialState = TrialState.RUNNING,
+    ) -> FrozenTrial:
+        """A network that is not in this file yet, as one line of it."""
+        trial = optuna.trial.create_trial(
+            state=state,
+            params=encode(self.study, row.values),
+            distributions={name: self._forms[name] for name in row.values},
+            values=objective_values(self.study, rows) if state == TrialState.COMPLETE else None,
+            user_attrs=attributes(row.config, row.architecture.arch_id, row.name, rows),
+            intermediate_values=self.steps(curve),
         )
+        self.optuna.add_trial(trial)
+        self._numbers[row.config] = self._count
+        self._count += 1
+        return trial
 
-    def _tell(self, trial: FrozenTrial, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
-        handle = optuna.trial.Trial(self.optuna, trial._trial_id)
-        for step, value in self.steps(curve).items():
-            if step not in trial.intermediate_values:
-                handle.report(value, step)
-        for key, attribute in attributes(row, rows).items():
-            handle.set_user_attr(key, attribute)
-        self.optuna.tell(trial.number, objective_values(self.study, rows), state=outcome(rows))
+    def _tell(self, number: int, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
+        handle = _handle(self.optuna, number)
+        known = handle.storage.get_trial(handle._trial_id)
+        if known.state.is_finished():
+            return
+        for key, attribute in attributes(row.config, row.architecture.arch_id, row.name, rows).items():
+            if known.user_attrs.get(key) != attribute:
+                handle.set_user_attr(key, attribute)
+        tell(self.optuna, number, self.study, rows, self.steps(curve))
 
     def steps(self, curve: Sequence[Epoch]) -> dict[int, float]:
         """The first measured objective by epoch, where Optuna can hold it: it has no curves for several objectives."""
@@ -146,15 +182,41 @@ class Ledger:
         return {point.epoch: getattr(point, MEASURES[self.study.measure]) for point in curve}
 
 
+def tell(to: optuna.Study, number: int, study: Study, rows: Sequence[Row], steps: Mapping[int, float]) -> None:
+    """Tell an Optuna study what became of its trial ``number``, which is under way."""
+    handle = _handle(to, number)
+    known = handle.storage.get_trial(handle._trial_id).intermediate_values
+    for step, value in steps.items():
+        if step not in known:
+            handle.report(value, step)
+    to.tell(number, objective_values(study, rows), state=outcome(rows))
+
+
+def _handle(of: optuna.Study, number: int) -> optuna.trial.Trial:
+    return optuna.trial.Trial(of, of._storage.get_trial_id_from_study_id_trial_number(of._study_id, number))
+
+
+class _NoLock(JournalFileOpenLock):
+    """Locks nothing: the holder of the run's own lock alone writes the file, and Optuna's lock needs symbolic links."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
+
+
+def directions(study: Study) -> list[StudyDirection]:
+    """Optuna's words for which way is better, in the order of the objectives."""
+    return [StudyDirection.MINIMIZE if to == "min" else StudyDirection.MAXIMIZE for to in study.objectives.values()]
+
+
 def _opened(study: Study, path: Path) -> optuna.Study:
-    directions = [
-        StudyDirection.MINIMIZE if to == "min" else StudyDirection.MAXIMIZE for to in study.objectives.values()
-    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock(str(path))))
         found = optuna.create_study(
-            storage=storage, study_name=search_name(study), directions=directions, load_if_exists=True
+            storage=storage, study_name=search_name(study), directions=directions(study), load_if_exists=True
         )
         found.set_metric_names(list(study.objectives))
     return found
@@ -187,25 +249,26 @@ def config_of(trial: FrozenTrial) -> str | None:
     return found
 
 
-def identity(row: Candidate) -> dict[str, str]:
-    """What a configuration is known by in Optuna's file: its architecture, and more where its recipe is its own."""
-    own = {"config": row.config} if row.overrides else {}
-    return {**own, "arch_id": row.architecture.arch_id}
+def _says(trial: FrozenTrial, rows: Sequence[Row], network: Candidate | None) -> bool:
+    """Whether a trial says what the rows of its configuration say; ``network``: what the study calls it."""
+    name = network.name if network else rows[0].name
+    wanted = attributes(rows[0].config, rows[0].arch_id, name, rows)
+    return all(trial.user_attrs.get(key) == value for key, value in wanted.items())
 
 
-def attributes(row: Candidate, rows: Sequence[Row]) -> dict[str, Any]:
-    """What Optuna keeps beside the parameters."""
+def attributes(config: str, arch_id: str, name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """What Optuna keeps beside the parameters.
+
+    A configuration is known by its architecture, and by ``config`` too where its recipe is its own.
+    """
     return {
-        **identity(row),
-        "name": row.name,
+        **({"config": config} if config != arch_id else {}),
+        "arch_id": arch_id,
+        "name": name,
         "trials": [r.trial for r in rows],
         "states": [f"stopped@{r.epochs}" if r.status == "stopped" else r.status for r in rows],
         "reasons": [r.reason for r in rows if r.status == "failed"],
     }
-
-
-def _says(trial: FrozenTrial, wanted: dict[str, Any]) -> bool:
-    return all(trial.user_attrs.get(key) == value for key, value in wanted.items())
 
 
 def distribution(domain: Domain) -> BaseDistribution:
@@ -215,11 +278,6 @@ def distribution(domain: Domain) -> BaseDistribution:
     if domain.ordered:
         return IntDistribution(0, len(domain) - 1)
     return CategoricalDistribution([json.dumps(value) for value in domain.values])
-
-
-def distributions(study: Study, values: Assignment) -> dict[str, BaseDistribution]:
-    """The distribution of each parameter that the assignment holds."""
-    return {name: distribution(study.space.by_name[name].domain) for name in values}
 
 
 def encode(study: Study, values: Assignment) -> dict[str, Any]:

@@ -179,10 +179,10 @@ def _verdict(study: Study, network: Candidate, setting: tuple[int, int], key: st
         device, apart, together = race(specs, processes, resources.cpu, resources.gpu)
     except RayError as error:
         reason = detail_of(getattr(error, "cause", None) or error, 1)
-        return Verdict(key, network.architecture.arch_id, network.name, "-", size, processes, failure=reason)
-    return Verdict(
-        key, network.architecture.arch_id, network.name, device, size, processes, tuple(apart), tuple(together)
-    )
+        own = (key, network.architecture.arch_id, network.name, "-", size, processes)
+        return Verdict(*own, failure=reason, config=network.config)
+    own = (key, network.architecture.arch_id, network.name, device, size, processes)
+    return Verdict(*own, tuple(apart), tuple(together), config=network.config)
 
 
 def _key(study: Study, network: Candidate, size: int, processes: int) -> str:

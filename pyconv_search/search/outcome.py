@@ -12,6 +12,7 @@ import torch
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.arch.cost import cost
 from pyconv_search.results.row import Row
+from pyconv_search.search.retry import parts_text
 from pyconv_search.search.shortage import shortage
 from pyconv_search.training.memory import exhausted
 from pyconv_search.training.tally import Diverged
@@ -35,6 +36,7 @@ def blank_row(spec: dict[str, Any], status: str, reason: str, detail: str) -> Ro
         macs=price.macs,
         activations=price.activations,
         receptive_field=price.receptive_field,
+        environment=_accumulated(spec),
         config=spec.get("config", ""),
         recipe=spec.get("overrides", {}),
         host=socket.gethostname(),
@@ -88,6 +90,9 @@ def environment(precision: str, spec: dict[str, Any]) -> dict[str, str]:
     found = {"torch": torch.__version__, "python": platform.python_version(), "precision": precision}
     if spec.get("workers", 1) > 1:
         found["workers"] = str(spec["workers"])
-    if "accumulated" in spec:
-        found["accumulate"] = f"{spec['accumulated']} parts of each batch, after oom"
-    return found
+    return found | _accumulated(spec)
+
+
+def _accumulated(spec: dict[str, Any]) -> dict[str, str]:
+    text = parts_text(spec.get("accumulated", 0))
+    return {"accumulate": text} if text else {}

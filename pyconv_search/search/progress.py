@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -13,10 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pyconv_search.fields import printable
-from pyconv_search.results.row import Row
+from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.standing import MEASURES, WORDS, effort_left, value_text
+from pyconv_search.search.waiting import say
 from pyconv_search.search.work import Work
+from pyconv_search.units import duration
 
 QUIET_SECONDS = 30.0
+# Of trials that run without an event for so long (an epoch may take hours) one line says that they do.
+LONGEST_QUIET_SECONDS = 300.0
 MOST_SHOWN = 16
 
 
@@ -31,8 +35,9 @@ class Progress:
         self.work, self.planned, self.console = work, planned, console
         self._begun = time.monotonic()
         self._spoke = self._begun
-        self._told = {row.trial for row in work.ended}
+        self._told = len(work.ended)
         self._before = self._effort_done()
+        self._measure = work.study.measure
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=2, transient=False)
 
     def __enter__(self) -> Progress:
@@ -48,29 +53,36 @@ class Progress:
         if self.console.is_terminal:
             self._live.stop()
 
+    def begin(self) -> None:
+        """Trials are run from now on: the time before does not count for what is left."""
+        self._begun, self._before = time.monotonic(), self._effort_done()
+
+    def tick(self) -> None:
+        """Called every second or so, whatever happens."""
+        if not self.console.is_terminal and time.monotonic() - self._spoke > LONGEST_QUIET_SECONDS:
+            self._say(self.summary())
+
     def _changed(self) -> None:
         if self.console.is_terminal:
             return
-        for row in [row for row in self.work.ended if row.trial not in self._told]:
-            self._told.add(row.trial)
+        fresh, self._told = self.work.ended[self._told :], len(self.work.ended)
+        for row in fresh:
             self._say(f"{row_text(row)}; {self.summary()}")
         if time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say(self.summary())
 
     def _say(self, line: str) -> None:
         self._spoke = time.monotonic()
-        self.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
     def summary(self) -> str:
         """Trials done, running and failed, the best so far, and the time left, in one line."""
-        ended = self.work.ended
-        counts = Counter(row.status for row in ended)
-        parts = [f"{len(ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
+        counts, best = self.work.totals.statuses, self.work.totals.best
+        parts = [f"{len(self.work.ended)}/{self.planned} trials", f"{len(self.work.running)} running"]
         parts += [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
-        best = best_so_far(ended)
-        parts += [f"best {best.val_top1_error:.2f} % ({best.name})"] if best else []
+        parts += [f"best {self._value(best)} ({best.name})"] if best else []
         left = self.seconds_left()
-        return ", ".join(parts + ([f"{duration(left)} left"] if left is not None else []))
+        return ", ".join(parts + ([f"{duration(left, digits=2)} left"] if left is not None else []))
 
     def seconds_left(self) -> float | None:
         """The time left at the pace so far, counting every epoch of a network by its multiply-adds."""
@@ -80,25 +92,24 @@ class Progress:
         return self._effort_left() * elapsed / done
 
     def _effort_done(self) -> float:
-        ended = sum(row.macs * row.epochs for row in self.work.ended)
-        return ended + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
+        return self.work.totals.done + sum(trial.macs * trial.epochs for trial in list(self.work.running.values()))
 
     def _effort_left(self) -> float:
-        running = [trial.macs * (trial.planned - trial.epochs) for trial in list(self.work.running.values())]
-        queued = [row.cost.macs * row.recipe.epochs for row in self.work.queued]
-        usual = self.work.study.recipe.epochs
-        known = [row.macs * row.recipe.get("epochs", usual) for row in self.work.ended]
-        known += [trial.macs * trial.planned for trial in list(self.work.running.values())]
-        unknown = max(self.planned - len(self.work.ended) - len(running) - len(queued), 0)
-        return sum(running) + sum(queued) + unknown * (sum(known) / len(known) if known else 0.0)
+        running = [(each.macs * each.planned, each.macs * each.epochs) for each in list(self.work.running.values())]
+        totals = self.work.totals
+        ended, queued = (len(self.work.ended), totals.whole), (self.work.waiting, totals.queued)
+        return effort_left(self.planned, ended, running, queued)
+
+    def _value(self, record: Row | Epoch) -> str:
+        return value_text(getattr(record, MEASURES[self._measure]), self._measure)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("running", "seed", "epoch", "val. top-1 error"):
+        for heading in ("running", "seed", "epoch", WORDS[self._measure]):
             table.add_column(heading, no_wrap=True)
         for trial, state in list(self.work.running.items())[:MOST_SHOWN]:
             curve = self.work.curve(trial)
-            error = f"{curve[-1].val_top1_error:.2f} %" if curve else "–"
+            error = self._value(curve[-1]) if curve else "–"
             table.add_row(
                 Text(printable(state.spec["name"])), str(state.spec["seed"]), f"{state.epochs}/{state.planned}", error
             )
@@ -115,16 +126,3 @@ def row_text(row: Row) -> str:
         )
     error = f"validation top-1 error {row.val_top1_error:.2f} %" if row.val_top1_error is not None else ""
     return f"{what} {row.status if row.status == 'complete' else f'stopped@{row.epochs}'}: {error}"
-
-
-def best_so_far(rows: list[Row]) -> Row | None:
-    """The complete trial with the lowest validation top-1 error."""
-    complete = [row for row in rows if row.status == "complete" and row.val_top1_error is not None]
-    return min(complete, key=lambda row: row.val_top1_error or 0.0, default=None)
-
-
-def duration(seconds: float) -> str:
-    """``1 h 05 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyconv_search.errors import UserError
+from pyconv_search.results.row import Row
 from pyconv_search.study.study import Study
 
 
@@ -38,7 +39,19 @@ class Retry:
     def applied(self, spec: dict[str, Any], reason: str) -> dict[str, Any]:
         """The description of a trial that failed for ``reason``, to be run in this way."""
         found = spec | ({"alone": True} if self.alone else {})
-        if not self.accumulate or reason != "oom":
+        parts = self._parts(reason)
+        if not parts:
             return found
-        recipe = spec["recipe"] | {"accumulate": self.accumulate}
-        return found | {"recipe": recipe, "accumulated": self.accumulate}
+        return found | {"recipe": spec["recipe"] | {"accumulate": parts}, "accumulated": parts}
+
+    def anew(self, row: Row) -> bool:
+        """Whether the next attempt at a trial that failed with ``row`` is another training, which begins anew."""
+        return row.environment.get("accumulate") != parts_text(self._parts(row.reason))
+
+    def _parts(self, reason: str) -> int:
+        return self.accumulate if reason == "oom" else 0
+
+
+def parts_text(parts: int) -> str | None:
+    """What a row's environment says under ``accumulate``; None where the batch is in the recipe's own parts."""
+    return f"{parts} parts of each batch, after oom" if parts else None

@@ -7,38 +7,47 @@ temporary folder and dropped. Each run starts a fresh Tune experiment over what 
 from __future__ import annotations
 
 import json
-import re
-import signal
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.results import store
 from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.spent import is_planned, spent
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
-from pyconv_search.search import planning
+from pyconv_search.search import interrupts, losses, noise, planning
 from pyconv_search.search.actor import Steps, make_actor, make_group_actor
 from pyconv_search.search.connection import connected, needs, room, whole_device
 from pyconv_search.search.distributed import across_workers
+from pyconv_search.search.interrupts import Interrupts
+from pyconv_search.search.joining import Cluster
 from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
+from pyconv_search.search.places import Places
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.retry import Retry
-from pyconv_search.search.strategies import make_strategy
+from pyconv_search.search.sessions import Guard
+from pyconv_search.search.strategies import Strategy, make_strategy
+from pyconv_search.search.supervision import Supervisor
 from pyconv_search.search.trial import Trial, forget
+from pyconv_search.search.waiting import console as standard_error
+from pyconv_search.search.waiting import say, waiting
 from pyconv_search.search.work import Work
 from pyconv_search.study.plan import Candidate
 from pyconv_search.study.study import Study
@@ -64,54 +73,140 @@ class Outcome:
 def run(
     study: Study,
     folder: Path | str,
-    address: str | None = None,
+    address: Cluster | str | None = None,
     retry_failed: Retry | bool = False,
     console: Console | None = None,
     trial: type[Steps] = Trial,
 ) -> Outcome:
     """Run what is left of ``study`` in ``folder``; an earlier run there is continued.
 
-    ``address`` joins a running Ray cluster instead of starting Ray on this machine; ``retry_failed`` runs the trials
-    that failed once more, as they were or as a :class:`Retry` says; ``trial`` is what workers run.
+    ``address`` joins a running Ray cluster instead of starting Ray on this machine; it must ask for a token, unless a
+    :class:`Cluster` says ``insecure``. ``retry_failed`` runs the trials that failed once more, as they were or as a
+    :class:`Retry` says; ``trial`` is what workers run.
 
     Raises:
         UserError: if the study, the data, the folder or the cluster cannot be used, or the disk is full. What is in the
             journal by then stays; the same command goes on.
     """
-    folder, command = Path(folder), folders.command_line()
-    alone = isinstance(retry_failed, Retry) and retry_failed.alone
+    folder, command = expanded(folder), folders.command_line()
+    console = console or standard_error()
     if isinstance(retry_failed, Retry):
         retry_failed.check(study)
-    study, values = folders.open_folder(study, folder, command)
-    with Journal(folder) as journal:
-        folders.write_study(folder, values)
-        found = store.read(folder)
-        journal.append_event("start", command=command, time=now(), **folders.provenance(study))
-        strategy = make_strategy(study, folder, found.rows, found.curve)
-        work = Work(study, strategy, journal, found, retry_failed)
-        bridge = Bridge(work)
-        console = console or Console(stderr=True)
-        if not work.more():
-            console.print(
-                f"nothing left to run: {len(work.ended)} of {values['planned']} trials have ended", highlight=False
-            )
-        else:
-            with connected(address), _signals(bridge):
-                if trial is Trial and not is_planned(found, values["planned"]) and planning.worth(study):
-                    _plan(study, journal, bridge, console)
-                with Progress(work, values["planned"], console):
-                    if study.resources.together != 1:
-                        bridge.most = sizes(study, work, console, lambda: bridge.ending)
-                    while work.more() and not bridge.ending:  # Groups that were lost are queued again at the end.
-                        _tune(study, bridge, _scheduler(study, work), trial, alone)
+    with interrupts.heard() as heard:
+        with waiting("reading the data", console):
+            study, values = folders.open_folder(study, folder, command)
+        with heard.orderly(), Journal(folder) as journal:
+            with waiting("reading what has been run", console):
+                values, found, proposed = folders.begin(study, values, journal, now())
+                strategy = make_strategy(study, folder, found.current().rows, found.curve, proposed, found.departed)
+                work = Work(study, strategy, journal, found, retry_failed)
+                left = work.more()
+            bridge = Bridge(work, heard, max((epoch.seconds for epoch in found.epochs), default=0.0))
+            if not left:
+                say(console, f"nothing left to run: {len(work.ended)} of {values['planned']} trials have ended")
+            elif not bridge.ending:
+                cluster = Cluster(address) if isinstance(address, str) else address
+                order = _Order(study, values["planned"], cluster, trial, retry_failed)
+                measure = trial is Trial and not is_planned(found, values["planned"]) and planning.worth(study)
+                try:
+                    _with_ray(order, bridge, console, journal if measure else None)
+                except UserError as error:
+                    bridge.abort = bridge.abort or str(error)
+                except KeyboardInterrupt:
+                    journal.append_event("interrupted", time=now())
+                    raise
+            with waiting("writing the tables", console):
+                _close(bridge, strategy, journal)
         if bridge.abort:
             raise UserError(bridge.abort)
-        strategy.settle(list(work.rows.values()), work.curve)
+        complete = sum(row.status == "complete" for row in work.ended)
+        return Outcome(folder, values["planned"], len(work.ended), complete, bool(heard.received), strategy.shortfall)
+
+
+def _close(bridge: Bridge, strategy: Strategy, journal: Journal) -> None:
+    """Bring everything beside the journal up to it, and note how the run ended."""
+    why = {"why": bridge.abort} if bridge.abort else {}
+    # What ended the run, such as a full disk, may be in the way of this, too: it is what is reported.
+    with suppress(UserError, OSError) if bridge.abort else nullcontext():
+        strategy.settle(bridge.work.ended, bridge.work.curve)
         _note_spent(journal)
-        journal.append_event("interrupted" if bridge.interrupted else "finished", time=now())
-        store.write_tables(folder)
-    complete = sum(row.status == "complete" for row in work.ended)
-    return Outcome(folder, values["planned"], len(work.ended), complete, bridge.interrupted, strategy.shortfall)
+        store.write_tables(journal.folder)
+        journal.append_event("interrupted" if bridge.ending else "finished", time=now(), **why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be run, and where; as :func:`run` has it."""
+
+    study: Study
+    planned: int
+    cluster: Cluster | None
+    trial: type[Steps]
+    retry: Retry | bool
+
+    @property
+    def alone(self) -> bool:
+        return isinstance(self.retry, Retry) and self.retry.alone
+
+
+def _with_ray(order: _Order, bridge: Bridge, console: Console, planned: Journal | None) -> None:
+    """Run what is left, under supervision; first note in the journal ``planned`` what it will take, if there is one.
+
+    Raises:
+        UserError: if Ray cannot be used, or the study has no room on the machines.
+    """
+    folder, guard = bridge.work.folder, Guard() if order.cluster is None else None
+    with (
+        noise.of_driver(folder) as drain,
+        tempfile.TemporaryDirectory(prefix="pyconv-search-", ignore_cleanup_errors=True) as scratch,
+        Progress(bridge.work, order.planned, console) as progress,
+    ):
+        supervisor = Supervisor(bridge, bridge.heard, console, guard, drain)
+
+        def job() -> None:
+            with _connection(order.cluster, guard, supervisor, console):
+                if planned is not None:
+                    with waiting("measuring how long the study takes", console):
+                        _plan(order.study, planned, bridge, console)
+                progress.begin()
+                supervisor.tick = progress.tick
+                _run_all(order, bridge, scratch, console)
+
+        try:
+            supervisor.run(job)
+        except RayError as error:
+            raise UserError(f"Ray failed: {losses.gist(str(error))}; the same command goes on") from None
+        finally:
+            bridge.places.close()
+            if guard is not None:
+                guard.close()
+
+
+@contextmanager
+def _connection(
+    cluster: Cluster | None, guard: Guard | None, supervisor: Supervisor, console: Console
+) -> Iterator[None]:
+    """Ray as :func:`connected` has it, watched over; it is reported what takes its time."""
+    stack = ExitStack()
+    with waiting(f"joining the cluster at {cluster.address}" if cluster else "starting Ray", console):
+        stack.enter_context(connected(cluster, guard))
+    if cluster:
+        supervisor.cluster.begin()
+    try:
+        yield
+    finally:
+        supervisor.leave()
+        with waiting("ending Ray", console):
+            stack.close()
+
+
+def _run_all(order: _Order, bridge: Bridge, scratch: str, console: Console) -> None:
+    study, work = order.study, bridge.work
+    if study.resources.together != 1:
+        with waiting("measuring whether seeds train faster together", console):
+            bridge.most = sizes(study, work, console, lambda: bridge.ending)
+    while work.more() and not bridge.ending:  # Groups that were lost are queued again at the end.
+        _tune(order, bridge, _scheduler(study, work), scratch)
 
 
 def _plan(study: Study, journal: Journal, bridge: Bridge, console: Console) -> None:
@@ -120,10 +215,11 @@ def _plan(study: Study, journal: Journal, bridge: Bridge, console: Console) -> N
     try:
         values = planning.planned(study, fits, lambda: bridge.ending)
     except UserError as error:
-        console.print(f"not estimated: {error}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"not estimated: {error}")
         return
     if values is not None:
-        journal.append_event("planned", time=now(), **values)
+        with bridge.orderly():
+            journal.append_event("planned", time=now(), **values)
 
 
 def _note_spent(journal: Journal) -> None:
@@ -141,22 +237,43 @@ class Bridge(Searcher):
     that is under way when the run is interrupted gets no row, and continues from its checkpoint in the next run.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, heard: Interrupts, longest: float = 0.0) -> None:
         super().__init__()
-        self.work = work
+        self.work, self.heard = work, heard
         self.most: Callable[[Candidate], int] | None = None
-        self.interrupted = False
         self.abort = ""
+        self.places = Places(work.folder, work.study.stall, longest)
         self._specs: dict[str, list[dict[str, Any]]] = {}
+        self._errors: dict[str, BaseException | None] = {}
+        self._losses: Counter[str] = Counter()
+        self._lock, self._closed, self._begun = threading.RLock(), False, False
+        self._killed_by_kernel = losses.kernel_kills()
 
     @property
     def ending(self) -> bool:
         """Whether no further trial may start and those under way are to end."""
-        return self.interrupted or bool(self.abort)
+        return bool(self.heard.received or self.abort)
+
+    def close(self) -> None:
+        """Take nothing more from a Tune that was left behind."""
+        with self._lock:
+            self._closed = True
+
+    def stage(self) -> str:
+        """What the run waits for; empty while trials make progress."""
+        if not self.work.running:
+            return ""
+        if not len(self.places):
+            return "waiting for workers: they start and import PyTorch, or have no free place yet"
+        return "" if self._begun or self.places.begun else "waiting for the first epoch: the workers read the data"
+
+    def name_of(self, key: str) -> str:
+        """What Tune calls ``key``, for people."""
+        return " and ".join(f"{spec['name']} (seed {spec['seed']})" for spec in self._specs.get(key, []))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         specs: list[dict[str, Any]] = []
-        with self._orderly():
+        with self.orderly():
             specs = [] if self.ending else self.work.next_group(self.most or (lambda network: 1))
         if not specs:
             return Searcher.FINISHED  # type: ignore[return-value]  # a word of Tune's that its own annotation forgets
@@ -164,31 +281,40 @@ class Bridge(Searcher):
         return {"spec": json.dumps(specs if self.most else specs[0])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        with self._orderly():
+        with self.orderly():
             self._note(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        with self._orderly():
+        with self.orderly():
             if result and not error and (result["done"] or not self.ending):
                 self._note(trial_id, result)
                 for row in _rows(result):
                     self._end(trial_id, row)
 
     @contextmanager
-    def _orderly(self) -> Iterator[None]:
-        """A full disk, or what a worker could not do, ends the run in order instead of unwinding through Tune."""
-        try:
-            yield
-        except UserError as error:
-            self.abort = self.abort or str(error)
-        except OSError as error:
-            self.abort = self.abort or f"{error.filename or self.work.folder}: {error.strerror or error}"
+    def orderly(self) -> Iterator[None]:
+        """A full disk, or what a worker could not do, ends the run in order instead of unwinding through Tune.
+
+        A Tune that was left behind is ended here.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the run has ended without this thread")
+            try:
+                yield
+            except UserError as error:
+                self.abort = self.abort or str(error)
+            except OSError as error:
+                self.abort = self.abort or f"{error.filename or self.work.folder}: {error.strerror or error}"
 
     def _note(self, trial_id: str, result: dict[str, Any]) -> None:
         if "abort" in result:
             raise UserError(result["abort"])
-        for values in json.loads(result["epochs"]):
-            self.work.epoch(epoch_from_dict(values))
+        epochs = [epoch_from_dict(values) for values in json.loads(result["epochs"])]
+        self._begun = True
+        self.places.progress(trial_id, max((epoch.seconds for epoch in epochs), default=0.0))
+        for epoch in epochs:
+            self.work.epoch(epoch)
         for row in _rows(result):
             if row.status != "stopped":  # Which is what would be, if the scheduler ended it now.
                 self._end(trial_id, row)
@@ -198,17 +324,40 @@ class Bridge(Searcher):
         if row.status != "failed":
             forget(next(spec for spec in self._specs[trial_id] if spec["trial"] == row.trial))
 
-    def lost(self, trial_id: str, report: str) -> None:
-        """Ray has given a trial up, for what its ``report`` says: the worker died again and again, or cannot start."""
-        with self._orderly():
-            if "creation task" in report:
-                raise UserError(f"no worker can start: {_gist(report)}; has every machine the same version installed?")
-            specs = self._specs[trial_id]
+    def started(self, trial_id: str, worker: Any) -> None:
+        """A worker has the trial."""
+        self.places.put(trial_id, worker, self._specs[trial_id][0]["trial"])
+
+    def stopped(self, trial_id: str) -> None:
+        """The worker does not have it any more."""
+        self.places.leave(trial_id)
+
+    def noted(self, trial_id: str, error: BaseException | None) -> None:
+        """The trial is lost, for the time being, by ``error``."""
+        self.places.leave(trial_id)
+        self._errors[trial_id] = error
+        self._losses[trial_id] += 1
+
+    def lost(self, trial_id: str) -> None:
+        """Ray has given a trial up: the worker died again and again, or cannot start."""
+        error, specs = self._errors.get(trial_id), self._specs[trial_id]
+        with self.orderly():
+            if losses.cannot_start(error):
+                raise UserError(
+                    f"no worker can start: {losses.gist(str(error))}; has every machine the same version installed?"
+                )
             if len(specs) > 1:
                 self.work.put_back(specs)
             elif not self.ending:
-                times = f"the worker process died {LOST_WORKER_RETRIES + 1} times"
-                self.work.end(blank_row(specs[0], "failed", "lost", f"{times}: {_gist(report)}"))
+                self.work.end(blank_row(specs[0], "failed", *self._reason(trial_id, error)))
+
+    def _reason(self, trial_id: str, error: BaseException | None) -> tuple[str, str]:
+        if stalls := self.places.stalls(trial_id):
+            often = f", {len(stalls)} times" if len(stalls) > 1 else ""
+            return "lost", f"no progress for {max(stalls) / 60:.3g} minutes{often}; the worker was ended"
+        before, self._killed_by_kernel = self._killed_by_kernel, losses.kernel_kills()
+        killed = None not in (before, self._killed_by_kernel) and before != self._killed_by_kernel
+        return losses.reason_of_loss(error, self._losses[trial_id], killed)
 
     def save(self, checkpoint_path: str) -> None:
         return None
@@ -231,25 +380,20 @@ def _rows(result: dict[str, Any]) -> list[Row]:
     return [row_from_dict(values) for values in json.loads(result["rows"])]
 
 
-def _gist(report: str) -> str:
-    """The line of one of Ray's long reports that says what happened."""
-    lines = [line.strip() for line in report.splitlines() if line.strip()]
-    told = [line for line in lines if re.match(r"[A-Za-z_.]*(Error|Exception)\b.*:", line)]
-    return (told or ["killed, out of memory, or its machine lost"])[-1]
-
-
-class _Losses(tune.Callback):
-    """Tells the bridge which trials Ray has given up, and why."""
+class _Events(tune.Callback):
+    """Tells the bridge which worker has which trial, and which trials Ray has given up."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._bridge.started(trial.trial_id, trial.temporary_state.ray_actor)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._bridge.stopped(trial.trial_id)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        try:
-            report = Path(trial.error_file).read_text()
-        except OSError:
-            report = ""
-        self._bridge.lost(trial.trial_id, report)
+        self._bridge.lost(trial.trial_id)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return tune.Callback, ()
@@ -271,14 +415,14 @@ class _Ending(tune.Stopper):
         return object, ()
 
 
-def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[Steps], alone: bool) -> None:
-    several = study.resources.workers > 1
+def _tune(order: _Order, bridge: Bridge, scheduler: TrialScheduler, scratch: str) -> None:
+    study, several = order.study, order.study.resources.workers > 1
     if study.resources.together != 1:
-        actor = make_group_actor(cast(type[Trial], trial))
+        actor = make_group_actor(cast(type[Trial], order.trial))
     else:
-        actor = make_actor(across_workers(trial) if several else trial)
+        actor = make_actor(across_workers(order.trial) if several else order.trial)
     usual, whole = needs(study.resources), needs(whole_device(study.resources))
-    with tempfile.TemporaryDirectory(prefix="pyconv-search-") as scratch:
+    with losses.errors_noted(bridge.noted):
         tune.Tuner(
             tune.with_resources(actor, lambda config: whole if _whole(config) else usual),
             tune_config=tune.TuneConfig(
@@ -288,14 +432,14 @@ def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[S
                 # Without this Tune starts its workers one after the other for a searcher of one's own.
                 max_concurrent_trials=room(study),
                 # Those that wait for a next trial of their kind would keep what workers and whole devices need.
-                reuse_actors=not (several or alone),
+                reuse_actors=not (several or order.alone),
                 trial_dirname_creator=lambda t: t.trial_id,
             ),
             run_config=tune.RunConfig(
                 name="run",
                 storage_path=scratch,
                 stop=_Ending(bridge),
-                callbacks=[_Losses(bridge)],
+                callbacks=[_Events(bridge)],
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKER_RETRIES),
                 verbose=0,
             ),
@@ -305,12 +449,14 @@ def _tune(study: Study, bridge: Bridge, scheduler: TrialScheduler, trial: type[S
 class _Asha(AsyncHyperBandScheduler):
     """ASHA (Li et al. 2020) that knows what earlier runs measured, so that it judges as if there had been one run.
 
-    ``curves`` holds, for each trial that has a past, its measure by epoch.
+    ``curves`` holds, for each trial that has a past, its measure by epoch. Of a trial that turns out to have begun
+    anew the past is forgotten.
     """
 
     def __init__(self, curves: dict[str, dict[int, float]], **options: Any) -> None:
         super().__init__(**options)
         self._curves = curves
+        self._shown: dict[str, dict[int, float]] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, trial)
@@ -323,9 +469,25 @@ class _Asha(AsyncHyperBandScheduler):
             super().on_trial_add(cast(Any, None), past)  # ASHA does not look at the controller
             self._show(past, self._curves.pop(trial, {}))
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        epoch, value = result.get("epoch"), result.get(cast(str, self._metric))
+        past = self._shown.get(trial.trial_id, {})
+        if value is not None and epoch is not None:
+            if past.get(epoch, value) != value:
+                self._forget(trial, {n: past[n] for n in past if n < epoch})
+            self._shown.setdefault(trial.trial_id, {})[epoch] = value
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def _forget(self, trial: Any, kept: dict[int, float]) -> None:
+        """Take a trial out of the rungs, but for the epochs that still count."""
+        for _, recorded in self._trial_info[trial.trial_id]._rungs:
+            recorded.pop(trial.trial_id, None)
+        self._show(trial, kept)
+
     def _show(self, trial: Any, curve: dict[int, float]) -> None:
+        self._shown[trial.trial_id] = dict(curve)
         for epoch, value in sorted(curve.items()):
-            self.on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
+            super().on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
 
 
 def _scheduler(study: Study, work: Work) -> TrialScheduler:
@@ -342,22 +504,5 @@ def _scheduler(study: Study, work: Work) -> TrialScheduler:
         reduction_factor=study.scheduler.factor,
         stop_last_trials=False,
     )
-    asha.show_ended(list(work.rows))
+    asha.show_ended([row.trial for row in work.ended])
     return asha
-
-
-@contextmanager
-def _signals(bridge: Bridge) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in order; a second one ends it at once, which loses nothing but time."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if bridge.interrupted:
-            raise KeyboardInterrupt
-        bridge.interrupted = True
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

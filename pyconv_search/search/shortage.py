@@ -9,6 +9,7 @@ import torch
 from pyconv_search.arch.canonical import from_dict
 from pyconv_search.study import recipe as recipes
 from pyconv_search.training import memory
+from pyconv_search.units import size_text
 
 
 def shortage(spec: dict[str, Any], device: torch.device) -> str:
@@ -20,11 +21,7 @@ def shortage(spec: dict[str, Any], device: torch.device) -> str:
     images = -(-recipe.batch // (spec.get("workers", 1) * recipe.accumulate))
     activations, network = memory.least(from_dict(spec["architecture"]), recipe, device, images)
     return (
-        f"the process had {_size(memory.peak(device))} at most, of {_size(memory.total(device))} that there are; "
-        f"by closed form the activations of {images} images take {_size(activations)}, and weights, gradients"
-        f"{', momentum and averages' if recipe.ema else ' and momentum'} {_size(network)}"
+        f"the process had {size_text(memory.peak(device))} at most, of {size_text(memory.total(device))} that there "
+        f"are; by closed form the activations of {images} images take {size_text(activations)}, and weights, gradients"
+        f"{', momentum and averages' if recipe.ema else ' and momentum'} {size_text(network)}"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -6,12 +6,15 @@ journal, keyed by what a trial is. So a finished trial never runs again, whichev
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pyconv_search.results.curves import Curves
+from pyconv_search.results.listing import PROPOSED, to_entry
 from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.standing import best_so_far
 from pyconv_search.results.store import Journal, Store
 from pyconv_search.search.retry import Retry
 from pyconv_search.search.strategies import Strategy
@@ -33,11 +36,36 @@ class Running:
         return int(self.spec["recipe"]["epochs"])
 
 
+@dataclass(slots=True)
+class Totals:
+    """Sums over the trials of a study, kept up as trials are queued, started and ended, since they are shown at each.
+
+    ``best`` is the complete trial with the lowest value of ``measure``. ``done`` are the
+    multiply-adds of ended trials times the epochs that they trained for, ``whole`` times those of their recipes,
+    ``queued`` the same of the waiting trials.
+    """
+
+    measure: str
+    statuses: Counter[str] = field(default_factory=Counter)
+    best: Row | None = None
+    done: int = 0
+    whole: int = 0
+    queued: int = 0
+
+    def end(self, row: Row, usual: int) -> None:
+        """Count a row; ``usual``: the epochs of a recipe that does not say its own."""
+        self.statuses[row.status] += 1
+        self.done += row.macs * row.epochs
+        self.whole += row.macs * row.recipe.get("epochs", usual)
+        self.best = best_so_far([row] if self.best is None else [self.best, row], self.measure)
+
+
 class Work:
     """The trials of one run: hand out with :meth:`next`, hand back with :meth:`epoch` and :meth:`end`.
 
     ``retry_failed`` runs the trials that failed before once more, as they were or in the way that it says.
-    ``on_change`` is called after every change.
+    ``on_change`` is called after every change. ``ended`` are the rows of the trials that belong to the study as it is
+    now; the journal may hold others.
     """
 
     def __init__(
@@ -45,26 +73,32 @@ class Work:
     ) -> None:
         self.study, self._strategy, self._journal, self.folder = study, strategy, journal, journal.folder
         self._retry = retry_failed if isinstance(retry_failed, Retry) else Retry()
-        self._failed = {row.trial: row.reason for row in store.rows if retry_failed and row.status == "failed"}
+        self._failed = {row.trial: row for row in store.rows if retry_failed and row.status == "failed"}
         self.rows = {row.trial: row for row in store.rows if row.trial not in self._failed}
         self.running: dict[str, Running] = {}
         self.on_change: Callable[[], None] = lambda: None
-        self._queue: deque[tuple[str, Candidate, int]] = deque()
+        self.ended: list[Row] = []
+        self.totals = Totals(study.measure)
+        self._queue: OrderedDict[str, tuple[Candidate, int]] = OrderedDict()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
         self._apart = set(self._failed)  # Tried again, each in its own way.
-        self._curves: dict[str, dict[int, Epoch]] = {}
+        self._listed = None if store.listing is None else set(store.listing.configs)
+        self._curves = Curves()
         for epoch in store.epochs:
-            self._curves.setdefault(epoch.trial, {})[epoch.epoch] = epoch
+            self._curves.add(epoch)
 
     def next(self) -> dict[str, Any] | None:
         """The next trial as plain JSON values; None when there is nothing left to start."""
         if not self.more():
             return None
-        trial, row, seed = self._queue.popleft()
+        trial, (row, seed) = self._queue.popitem(last=False)
+        self.totals.queued -= _effort(row)
         spec = trial_spec(self.study, row, seed, str(self._journal.folder.resolve()))
         if trial in self._failed:
-            spec = self._retry.applied(spec, self._failed[trial])
-        self.running[trial] = Running(spec, row.cost.macs)
+            spec = self._retry.applied(spec, self._failed[trial].reason)
+        self.running[trial] = running = Running(spec, row.cost.macs)
+        names = {"network": row.name, "config": row.config, "seed": seed}
+        self._journal.append_begin(trial=trial, **names, macs=running.macs, epochs=running.planned)
         self.on_change()
         return spec
 
@@ -75,12 +109,12 @@ class Work:
         """
         if not self.more():
             return []
-        first = self._queue[0]
-        own = [entry for entry in self._queue if entry[1] is first[1] and entry[0] not in self._apart]
-        chosen = own[: max(most(first[1]), 1)] if first in own else [first]
-        for entry in reversed(chosen):
-            self._queue.remove(entry)
-            self._queue.appendleft(entry)
+        first = next(iter(self._queue))
+        row, siblings = self._trials[first]
+        own = [trial for trial in siblings if trial in self._queue and trial not in self._apart]
+        chosen = own[: max(most(row), 1)] if first in own else [first]
+        for trial in reversed(chosen):
+            self._queue.move_to_end(trial, last=False)
         return [spec for _ in chosen if (spec := self.next()) is not None]
 
     def put_back(self, specs: Sequence[dict[str, Any]]) -> None:
@@ -88,7 +122,7 @@ class Work:
         for spec in specs:
             if self.running.pop(spec["trial"], None) is not None:
                 self._apart.add(spec["trial"])
-                self._queue.append((spec["trial"], self._trials[spec["trial"]][0], spec["seed"]))
+                self._wait(spec["trial"], self._trials[spec["trial"]][0], spec["seed"])
         self.on_change()
 
     def more(self) -> bool:
@@ -100,22 +134,41 @@ class Work:
 
     def _refill(self) -> bool:
         """Ask the strategy for more; every network gets its first seed before any gets its second."""
-        proposed = self._strategy.propose()
-        for row in proposed:
-            trials = [trial_id(self.study, row, seed) for seed in self.study.seeds]
-            self._trials.update(dict.fromkeys(trials, (row, trials)))
+        proposed = [
+            (row, [trial_id(self.study, row, seed) for seed in self.study.seeds]) for row in self._strategy.propose()
+        ]
+        for row, trials in proposed:
+            for trial in trials:
+                if trial in self.rows and trial not in self._trials:
+                    self._count(self.rows[trial])
+                self._trials[trial] = (row, trials)
+            self._list(row, trials)
             self._observe(trials[0])
-        for seed in self.study.seeds:
-            numbered = ((trial_id(self.study, row, seed), row, seed) for row in proposed)
-            self._queue.extend(entry for entry in numbered if entry[0] not in self.rows)
+        for i, seed in enumerate(self.study.seeds):
+            for row, trials in proposed:
+                if trials[i] not in self.rows:
+                    self._wait(trials[i], row, seed)
         return bool(proposed)
 
+    def _wait(self, trial: str, row: Candidate, seed: int) -> None:
+        if trial not in self._queue:
+            self._queue[trial] = (row, seed)
+            self.totals.queued += _effort(row)
+
+    def _count(self, row: Row) -> None:
+        self.ended.append(row)
+        self.totals.end(row, self.study.recipe.epochs)
+
+    def _list(self, row: Candidate, trials: Sequence[str]) -> None:
+        """Note a network that was not known when the run began."""
+        if self._listed is not None and row.config not in self._listed:
+            self._journal.append_event(PROPOSED, network=to_entry(row.config, row.name, row.values, trials))
+            self._listed.add(row.config)
+
     def epoch(self, epoch: Epoch) -> None:
-        """Note one epoch of a running trial; one that is already in the journal is not written again."""
-        curve = self._curves.setdefault(epoch.trial, {})
-        if epoch.epoch not in curve:
+        """Note one epoch of a running trial; one whose numbers are already in the journal is not written again."""
+        if self._curves.add(epoch):
             self._journal.append_epoch(epoch)
-            curve[epoch.epoch] = epoch
         if epoch.trial in self.running:
             self.running[epoch.trial].epochs = epoch.epoch
             self.on_change()
@@ -124,8 +177,12 @@ class Work:
         """Note what became of a trial; a second row of the same trial is not taken."""
         if row.trial in self.rows:
             return
+        if not row.epochs and not row.device:  # All that is known of it is what came before.
+            row = replace(row, epochs=len(self.curve(row.trial)))
+        self._curves.end(row)
         self._journal.append_row(row)
         self.rows[row.trial] = row
+        self._count(row)
         self.running.pop(row.trial, None)
         self._observe(row.trial)
         self.on_change()
@@ -137,21 +194,28 @@ class Work:
             self._strategy.observe(row, [self.rows[other] for other in trials], self.curve(trials[0]))
 
     def measured(self, column: str) -> dict[str, dict[int, float]]:
-        """One column of every learning curve that is known so far, by trial and epoch."""
+        """One column of every learning curve that is known so far, by trial and epoch; none of what begins anew."""
+        anew = {trial for trial, row in self._failed.items() if self._retry.anew(row)}
         return {
-            trial: {n: getattr(epoch, column) for n, epoch in curve.items()} for trial, curve in self._curves.items()
+            trial: {epoch.epoch: getattr(epoch, column) for epoch in self.curve(trial)}
+            for trial in self._curves.trials()
+            if trial not in anew or trial in self.rows
         }
 
     def curve(self, trial: str) -> list[Epoch]:
         """The epochs of a trial that are known so far."""
-        return [epoch for _, epoch in sorted(self._curves.get(trial, {}).items())]
+        return self._curves.of(trial)
 
     @property
-    def ended(self) -> list[Row]:
-        """The rows of the trials that belong to the study as it is now; the journal may hold others."""
-        return [row for trial, row in list(self.rows.items()) if trial in self._trials]
+    def waiting(self) -> int:
+        """How many trials wait."""
+        return len(self._queue)
 
     @property
     def queued(self) -> list[Candidate]:
         """The networks of the waiting trials, without those that an adaptive search has yet to propose."""
-        return [row for _, row, _ in list(self._queue)]
+        return [row for row, _ in list(self._queue.values())]
+
+
+def _effort(row: Candidate) -> int:
+    return row.cost.macs * row.recipe.epochs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from pyconv_search.arch.cost import cost
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Path, Problem, SpecError
+from pyconv_search.fields import Path, Problem, Problems, SpecError
 from pyconv_search.space.arrays import Costs
 from pyconv_search.space.choices import decode, encode, every
 from pyconv_search.space.masks import Ints, Mask, satisfied
 from pyconv_search.space.references import references
 from pyconv_search.space.sampling import Sample, draw, sample
 from pyconv_search.space.space import COSTS, Assignment, Space
+from pyconv_search.units import sides
 
 EXACT = 1500  # networks that are built one by one, about half a second
 LISTED = 1_000_000  # assignments that are looked at all together
@@ -127,7 +128,7 @@ def check(
     Raises:
         DocumentError: with every number that does not fit, each once.
     """
-    found = list(_unused(space))
+    found: list[Problem] = []
     accepted = 0
     try:
         chosen, exact = telling(space)
@@ -139,6 +140,7 @@ def check(
                 accepted += not space.violated(values, cost(space.resolved(values, input, classes)))
         except SpecError as error:
             found += error.problems
+    found = found or list(_unused(space))  # what is wrong elsewhere may have taken a reference's place
     if exact and not accepted and not found and not may_be_empty:
         found = [_nothing(space, input, classes)]
     if found:
@@ -152,11 +154,20 @@ def telling(space: Space) -> tuple[list[Assignment], bool]:
 
 
 def one_each(problems: Iterable[Problem]) -> list[Problem]:
-    """One problem for each place, with how many others there are; what it says after `` (with `` makes no other."""
-    found: dict[Path, dict[str, Problem]] = {}
-    for problem in problems:
-        found.setdefault(problem.path, {}).setdefault(problem.text.partition(" (with ")[0], problem)
-    return [_first(list(alike.values())) for alike in found.values()]
+    """One problem for each place, those that are wrong by themselves first; of a range of values, with their number."""
+    found = list(problems)
+    told = Problems(sorted(found, key=lambda problem: not problem.own)).found
+    texts: dict[Path, set[str]] = {}
+    for problem in found:
+        texts.setdefault(problem.path, set()).add(problem.text)
+    return [_with_number(problem, len(texts.get(problem.path, ())) - 1) for problem in told]
+
+
+def _with_number(problem: Problem, others: int) -> Problem:
+    """A problem in a range of values, which are not typed one by one, with how many others there are."""
+    in_range = problem.path[:1] == ("parameters",) and len(problem.path) == 3
+    more = f" (and {others} more mistakes here)" if in_range and others > 0 else ""
+    return replace(problem, context=problem.context + more)
 
 
 def _unused(space: Space) -> Iterator[Problem]:
@@ -169,12 +180,7 @@ def _unused(space: Space) -> Iterator[Problem]:
             text = (
                 f"is used by nothing; write ${parameter.name} where the network or the recipe has it, or leave it out"
             )
-            yield Problem(("parameters", parameter.name), text)
-
-
-def _first(alike: list[Problem]) -> Problem:
-    more = f" (and {len(alike) - 1} more mistakes here)" if len(alike) > 1 else ""
-    return Problem(alike[0].path, alike[0].text + more)
+            yield Problem(("parameters", parameter.name), text, key=True)
 
 
 def _nothing(space: Space, input: tuple[int, ...] | None, classes: int | None) -> Problem:
@@ -183,8 +189,11 @@ def _nothing(space: Space, input: tuple[int, ...] | None, classes: int | None) -
         space.resolved(next(space.assignments()), input, classes)
     except SpecError as error:
         return error.problems[0]
+    at = f"at {sides(input or space.input)} and {classes or space.classes:,} classes"
+    whose, option = (", the data's", " with --data") if input else ("", "")
     return Problem(
-        ("constraints",), "no assignment satisfies all of them; see what each lets through with space describe"
+        ("constraints",),
+        f"no assignment satisfies all of them {at}{whose}; see what each lets through with `space describe`{option}",
     )
 
 

@@ -1,57 +1,65 @@
 """Reading a YAML file into plain values while remembering where each of them stands.
 
 The dialect is the safe core of YAML 1.2: mappings with text keys, lists, texts, integers, numbers (``1e-3`` is one),
-true/false and null. Tags, duplicate keys, self-containing anchors and oversized files are refused; ``yes``, ``no``,
-``off`` and ``12:30`` are texts.
+true/false and null. Tags, duplicate keys, self-containing anchors and oversized files are refused, and so are
+characters that look like a blank or turn the order of others around; ``yes``, ``no``, ``off`` and ``12:30`` are texts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Path, Problem, SpecError, path_text
+from pyconv_search.fields import MOST_TEXT, Path, Problem, Problems, SpecError, cut
+from pyconv_search.files import expanded, read_plain
+from pyconv_search.space.letters import LINE_ENDS, blank, hidden, name_of
 
 MOST_BYTES = 1_000_000
-MOST_NODES = 100_000
+MOST_NODES = 50_000  # values and keys, about half a second
 MOST_DEPTH = 40
+Place = tuple[int, int]
 
-
+# libyaml's parser, which PyYAML's wheels contain, is 20 times as fast as the one in Python.
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BRACKET_HINT = "inside { } a text that holds [ ] stands in quotes: when: 'levels == [1, 1]', levels: '$levels[0]'"
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2's core schema."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 – PyYAML's own class attribute, emptied here
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|false|True|False|TRUE|FALSE)$", "tfTF"),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
-    ("float", r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_KINDS = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        ("bool", r"true|false|True|False|TRUE|FALSE"),
+        ("null", r"~|null|Null|NULL|"),
+        ("int", r"[-+]?[0-9]+"),
+        ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?"),
+    )
+)
+_STANDARD = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: its plain ``value`` and, by key path, where each value (``marks``) and key (``keys``) stands."""
+    """A parsed file: its plain ``value`` and, by key path, where each value (``marks``) and key (``keys``) stands.
+
+    ``refused`` are mistakes after which reading went on, to be told together with those of the values.
+    """
 
     file: str
     text: str
     value: Any
-    marks: dict[Path, tuple[int, int]]
-    keys: dict[Path, tuple[int, int]]
+    marks: dict[Path, Place]
+    keys: dict[Path, Place]
+    refused: tuple[Problem, ...] = ()
 
-    def locate(self, path: Path, key: bool = False) -> tuple[int, int]:
+    def problems(self) -> Problems:
+        """A collection of mistakes that begins with those that the document has already."""
+        return Problems(list(self.refused))
+
+    def locate(self, path: Path, key: bool = False) -> Place:
         """(line, column) of a value (or of its key), or of the nearest thing around it that exists."""
         if key and path in self.keys:
             return self.keys[path]
@@ -59,19 +67,34 @@ class Document:
             path = path[:-1]
         return self.marks[path]
 
-    def error(self, problems: Sequence[Problem]) -> DocumentError:
+    def inside(self, path: Path, offset: int) -> Place | None:
+        """Where the character ``offset`` of a text stands; None where it does not stand there as it reads."""
+        value: Any = self.value
+        try:
+            for part in path:
+                value = value[part]
+            line, column = self.marks[path]
+            written = self.text.splitlines()[line - 1][column - 1 :]
+        except (LookupError, TypeError):
+            return None
+        quoted = written[:1] in ("'", '"')
+        alike = isinstance(value, str) and written[quoted:].startswith(value[:offset])
+        return (line, column + quoted + offset) if alike else None
+
+    def error(self, problems: Iterable[Problem]) -> DocumentError:
         """The problems as an error that tells each with its place, from the top of the file down."""
-        found = [(self.locate(p.path, p.text.startswith("unknown key")), p) for p in problems]
+        found = [(problem.at or self.locate(problem.path, problem.key), problem) for problem in problems]
         found.sort(key=lambda pair: pair[0])
         return DocumentError([(f"{self.file}:{line}:{column}", problem) for (line, column), problem in found])
 
 
 class DocumentError(SpecError):
-    """Mistakes in a file, one line each: ``file:line:column key.path: what is wrong and what would be right``."""
+    """Mistakes in files, one line each: ``file:line:column key.path: what is wrong and what would be right``."""
 
     def __init__(self, located: Sequence[tuple[str, Problem]]) -> None:
         super().__init__([problem for _, problem in located])
-        lines = [f"{place} {path_text(p.path)}: {p.text}" if p.path else f"{place}: {p.text}" for place, p in located]
+        self.located = tuple(located)
+        lines = [f"{place} {problem}" if problem.path else f"{place}: {problem}" for place, problem in located]
         self.args = ("\n".join(lines),)
 
 
@@ -81,16 +104,8 @@ def read(file: str | FilePath) -> Document:
     Raises:
         UserError: if the file cannot be read; DocumentError, with the place, if it is not of the dialect above.
     """
-    path = FilePath(file)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise UserError(f"{path}: is larger than {MOST_BYTES:,} bytes; a space or study is a few kilobytes")
+    path = expanded(file)
+    data = read_plain(path, MOST_BYTES, "a space or a study")
     try:
         return parse(data.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
@@ -99,87 +114,212 @@ def read(file: str | FilePath) -> Document:
 
 
 def parse(text: str, file: str = "<text>") -> Document:
-    """The document in ``text``; ``file`` is the name that messages give."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        problem = f"{error.problem or error.context}"
-        hint = f" ({_BRACKET_HINT})" if problem.endswith("but got '['") else ""
-        raise UserError(f"{place}: is not valid YAML: {problem}{hint}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{file}: is nested too deeply; at most {MOST_DEPTH} levels") from None
-    if node is None:
+    """The document in ``text``; ``file`` is the name that messages give.
+
+    Raises:
+        UserError: as :func:`read`; what is found afterwards is in the document's ``refused``.
+    """
+    if match := LINE_ENDS.search(text):
+        before = text[: match.start()]
+        place = f"{file}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        raise UserError(
+            f"{place}: is not valid YAML: {name_of(match[0])} ends a line unseen; write an ordinary line end"
+        )
+    events = _events(text, file)
+    if not events:
         raise UserError(f"{file}: is empty; see spaces/ and studies/ for examples")
-    builder = _Builder(file)
-    value = builder.build(node, (), ())
-    return Document(file, text, value, builder.marks, builder.keys)
+    builder = _Builder(file, events)
+    value, _ = builder.build(0, (), 0)
+    return Document(file, text, value, builder.marks, builder.keys, tuple(builder.refused))
+
+
+def _events(text: str, file: str) -> list[Any]:
+    """What stands in the one document of ``text``, one event for each value, key and end; never more than allowed."""
+    found: list[Any] = []
+    depth = nodes = documents = 0
+    try:
+        for event in yaml.parse(text, Loader=_PARSER):
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise _failure(
+                        file, event, (), "is not valid YAML: a second document begins here; write one a file"
+                    )
+            if not isinstance(event, (yaml.NodeEvent, yaml.CollectionEndEvent)):
+                continue
+            found.append(event)
+            nodes += isinstance(event, yaml.NodeEvent)
+            if nodes > MOST_NODES:
+                raise _failure(file, event, (), f"the file holds more than {MOST_NODES:,} values")
+            if isinstance(event, yaml.NodeEvent) and depth >= MOST_DEPTH:
+                raise _failure(file, event, (), f"is nested too deeply; at most {MOST_DEPTH} levels")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+    except yaml.MarkedYAMLError as error:
+        raise _invalid(text, file, error) from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise UserError(f"{file}: is not valid YAML: {cut(' '.join(str(error).split()), MOST_TEXT)}") from None
+    return found
+
+
+def _invalid(text: str, file: str, error: yaml.MarkedYAMLError) -> UserError:
+    """What the parser says, and what it mostly means."""
+    mark = error.problem_mark or error.context_mark
+    said = cut(str(error.problem or error.context), MOST_TEXT)
+    if mark is None:
+        return UserError(f"{file}: is not valid YAML: {said}")
+    lines = text.splitlines()
+    nearby = [lines[m.line] for m in (error.context_mark, mark) if m is not None and m.line < len(lines)]
+    hint = ""
+    if "expected ',' or" in said and lines[mark.line : mark.line + 1] and lines[mark.line][mark.column :][:1] == "[":
+        hint = f" ({_BRACKET_HINT})"
+    elif unspaced := next((m for line in nearby if (m := re.match(r"[\s-]*([\w-]+):([^\s/:][^:]*)$", line))), None):
+        hint = f" (is a blank missing after the colon? {cut(unspaced[1])}: {cut(unspaced[2])})"
+    elif odd := next((c for line in nearby for c in line if blank(c)), None):
+        hint = f" (here stands {name_of(odd)}; write an ordinary blank)"
+    return UserError(f"{file}:{mark.line + 1}:{mark.column + 1}: is not valid YAML: {said}{hint}")
+
+
+def _failure(file: str, event: Any, path: Path, text: str) -> DocumentError:
+    line, column = _place(event)
+    return DocumentError([(f"{file}:{line}:{column}", Problem(path, text))])
+
+
+def _place(event: Any) -> Place:
+    return event.start_mark.line + 1, event.start_mark.column + 1
 
 
 class _Builder:
-    """Turns PyYAML's nodes into plain values and marks."""
+    """Turns the parser's events into plain values and marks."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.marks: dict[Path, tuple[int, int]] = {}
-        self.keys: dict[Path, tuple[int, int]] = {}
-        self.count = 0
+    def __init__(self, file: str, events: list[Any]) -> None:
+        self.file, self.events = file, events
+        self.marks: dict[Path, Place] = {}
+        self.keys: dict[Path, Place] = {}
+        self.refused: list[Problem] = []
+        self._anchors: dict[str, int] = {}
+        self._open: set[int] = set()
+        self._nodes = self._letters = 0
 
-    def fail(self, node: yaml.Node, path: Path, text: str) -> DocumentError:
-        line, column = _mark(node)
-        return DocumentError([(f"{self.file}:{line}:{column}", Problem(path, text))])
+    def build(self, i: int, path: Path, depth: int) -> tuple[Any, int]:
+        """The value of event ``i`` and the index of the event after it."""
+        event = self.events[i]
+        self._nodes += 1
+        self._letters += len(getattr(event, "value", ""))
+        if self._nodes > MOST_NODES or self._letters > MOST_BYTES:
+            raise self._fail(event, path, f"the file expands to more than {MOST_NODES:,} values")
+        if depth >= MOST_DEPTH:
+            raise self._fail(event, path, f"is nested too deeply; at most {MOST_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path, depth), i + 1
+        self.marks[path] = _place(event)
+        if event.anchor is not None and self._anchors.setdefault(event.anchor, i) != i:
+            raise self._fail(event, path, f"the anchor {cut(event.anchor)} stands here twice")
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, path), i + 1
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        if event.tag not in (None, "!", f"{_STANDARD}{'map' if mapping else 'seq'}"):
+            raise self._fail(event, path, f"the tag {cut(event.tag)} is not allowed; write a plain value")
+        self._open.add(i)
+        found = (self._mapping if mapping else self._sequence)(i + 1, path, depth + 1)
+        self._open.discard(i)
+        return found
 
-    def build(self, node: yaml.Node, path: Path, parents: tuple[int, ...]) -> Any:
-        self.count += 1
-        if self.count > MOST_NODES:
-            raise self.fail(node, path, f"the file expands to more than {MOST_NODES:,} values")
-        if id(node) in parents:
-            raise self.fail(node, path, "an anchor contains itself")
-        if len(parents) >= MOST_DEPTH:
-            raise self.fail(node, path, f"is nested too deeply; at most {MOST_DEPTH} levels")
-        self.marks[path] = _mark(node)
-        inside = (*parents, id(node))
-        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
-            return self._mapping(node, path, inside)
-        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-            return [self.build(item, (*path, i), inside) for i, item in enumerate(node.value)]
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, path)
-        raise self.fail(node, path, f"the tag {node.tag} is not allowed; write a plain value")
+    def _alias(self, event: Any, path: Path, depth: int) -> Any:
+        start = self._anchors.get(event.anchor)
+        if start is None:
+            raise self._fail(event, path, f"there is no anchor {cut(event.anchor)} above")
+        if start in self._open:
+            raise self._fail(self.events[start], path, "an anchor contains itself")
+        return self.build(start, path, depth)[0]
 
-    def _mapping(self, node: yaml.MappingNode, path: Path, inside: tuple[int, ...]) -> dict[str, Any]:
+    def _mapping(self, i: int, path: Path, depth: int) -> tuple[dict[str, Any], int]:
         result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise self.fail(key_node, path, "a key must be a plain text")
-            key = key_node.value
+        while not isinstance(self.events[i], yaml.CollectionEndEvent):
+            event = self.events[i]
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._fail(event, path, "a key must be a plain text")
+            key, own = event.value, (*path, event.value)
             if key in result:
-                raise self.fail(key_node, (*path, key), "this key stands here twice")
-            self.keys[(*path, key)] = _mark(key_node)
-            result[key] = self.build(value_node, (*path, key), inside)
-        return result
+                text = "this key stands here twice; leave one of them out"
+                self.refused.append(Problem(own, text, at=_place(event)))
+                _, i = self.build(i + 1, (*path, f"{key} "), depth)
+                continue
+            self._check_letters(event, own)
+            self._nodes += 1
+            self._letters += len(key)
+            self.keys[own] = _place(event)
+            result[key], i = self.build(i + 1, own, depth)
+        return result, i + 1
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
-        kind, text = node.tag.rpartition(":")[2], node.value
+    def _sequence(self, i: int, path: Path, depth: int) -> tuple[list[Any], int]:
+        result: list[Any] = []
+        first = i
+        while not isinstance(self.events[i], yaml.CollectionEndEvent):
+            value, i = self.build(i, (*path, len(result)), depth)
+            result.append(value)
+        if self.events[first - 1].flow_style and len(result) == i - first:
+            self._check_commas(self.events[first:i], path, result)
+        return result, i + 1
+
+    def _check_commas(self, events: Sequence[Any], path: Path, values: list[Any]) -> None:
+        """Where some commas of a list of numbers have a blank behind them, one without is a decimal comma."""
+        gaps = [b.start_mark.index - a.end_mark.index for a, b in pairwise(events)]
+        for n, gap in enumerate(gaps):
+            whole = type(values[n]) is int and str(events[n + 1].value).isdigit()
+            if gap == 1 and whole and max(gaps) > 1:
+                pair = f"{events[n].value},{events[n + 1].value}"
+                point = pair.replace(",", ".")
+                text = f"{pair} is two numbers here; with a decimal point: {point}; else put a blank behind the comma"
+                self.refused.append(Problem((*path, n), text, own=True))
+
+    def _scalar(self, event: Any, path: Path) -> Any:
+        kind, text = self._kind(event, path), event.value
+        self._check_letters(event, path)
         if kind == "str":
             return text
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind not in ("int", "float"):
-            raise self.fail(node, path, f"the tag {node.tag} is not allowed; write a plain value")
+        if re.match(r"[-+]?0[0-9]+$", text):
+            plain = cut(text.lstrip("+-0") or "0")
+            said = (
+                f"{cut(text)} begins with 0; write {plain}, or quotes around a text (a decimal comma is a point here)"
+            )
+            self.refused.append(Problem(path, said, own=True))
+            return int(text[:MOST_DEPTH])
         try:
             number = int(text) if kind == "int" else float(text)
         except ValueError:
-            raise self.fail(node, path, f"{text[:40]} is not a number") from None
+            raise self._fail(event, path, f"{cut(text, 40)} is not a number") from None
         if not abs(number) < 1e18:  # so that NaN is refused, too
-            raise self.fail(node, path, f"{text[:40]} is too large a number")
+            raise self._fail(event, path, f"{cut(text, 40)} is too large a number")
         return number
 
+    def _kind(self, event: Any, path: Path) -> str:
+        """What a scalar is: as its tag says, and a plain one without a tag as it looks."""
+        if event.tag not in (None, "!"):
+            kind = str(event.tag).removeprefix(_STANDARD)
+            if kind not in ("str", "null", "bool", "int", "float"):
+                raise self._fail(event, path, f"the tag {cut(event.tag)} is not allowed; write a plain value")
+            return kind
+        if event.tag == "!" or not event.implicit[0]:
+            return "str"
+        return next((kind for kind, pattern in _KINDS if pattern.fullmatch(event.value)), "str")
 
-def _mark(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+    def _check_letters(self, event: Any, path: Path) -> None:
+        """Refuse characters that are not what they look like: odd blanks outside of quotes, hidden ones everywhere."""
+        text, plain = event.value, event.style in (None, "")
+        if text.isascii() and text.isprintable():
+            return
+        for n, letter in enumerate(text):
+            if not hidden(letter) and not (plain and blank(letter)):
+                continue
+            (line, column), single = _place(event), event.start_mark.line == event.end_mark.line
+            at = (line, column + n) if plain and single else (line, column)
+            advice = "leave it out" if hidden(letter) else "write an ordinary blank, or put the text in quotes"
+            self.refused.append(Problem(path, f"holds {name_of(letter)}; {advice}", own=True, at=at))
+            return
+
+    def _fail(self, event: Any, path: Path, text: str) -> DocumentError:
+        return _failure(self.file, event, path, text)

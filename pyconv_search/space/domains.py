@@ -41,6 +41,11 @@ class Domain:
         words = [value if isinstance(value, str) else json.dumps(value) for value in self.values[:12]]
         return ", ".join(words) + (f", … ({len(self)} values)" if len(self) > 12 else "")
 
+    def place(self, value: Any) -> Path:
+        """Where ``value`` is written, inside the parameter: ``(choice, 2)``; of numbers in a range, the range."""
+        index = self.index(value)
+        return (self.kind, index) if self.kind in ("choice", "ordered") and index is not None else (self.kind,)
+
 
 def _key(value: Any) -> str:
     """Distinguishes 1 from true, but not 1 from 1.0."""
@@ -62,33 +67,33 @@ def read_domain(fields: Fields) -> Domain | None:
         if kind not in given:
             fields.take(kind, None)
     if len(given) != 1:
-        for key in (*given, "step", "powers_of", "steps", "log") if given else ():
+        for key in (*given, "step", "powers_of", "steps", "log"):
             fields.take(key, None)
-        fields.problems.add(
-            fields.path,
-            f"must have exactly one of the keys {', '.join(READERS)}, but got "
-            f"{', '.join(given or fields.names()) or 'none'}",
-        )
+        if given or not fields.strangers():  # else an unknown key says it
+            got = ", ".join(given or fields.names()) or "none"
+            text = f"must have exactly one of the keys {', '.join(READERS)}, but got {got}"
+            fields.problems.add(fields.path, text)
         return None
     domain = READERS[given[0]](fields)
     if domain is not None and len(domain) > MOST_VALUES:
-        fields.add(given[0], f"has {len(domain):,} values; at most {MOST_VALUES:,}")
+        fields.add(given[0], f"has {len(domain):,} values; at most {MOST_VALUES:,}", own=True)
         return None
-    return domain
+    return domain if fields.sound(*given) else None
 
 
 def _listed(fields: Fields, kind: str) -> Domain | None:
     values = fields.items(kind)
     if not values:
-        fields.add(kind, "must list at least one value, but got none")
+        fields.add(kind, "must list at least one value, but got none", own=True)
         return None
     seen: dict[str, int] = {}
     for i, value in enumerate(values[: MOST_VALUES + 1]):
         if value is None:
-            fields.problems.add((*fields.path, kind, i), "must be a value, but got nothing")
+            fields.problems.add((*fields.path, kind, i), "must be a value, but got nothing", own=True)
         first = seen.setdefault(_key(value), i)
         if first != i:
-            fields.problems.add((*fields.path, kind, i), f"{shown(value)} is listed twice (first as value {first})")
+            text = f"{shown(value)} is listed twice (first as value {first})"
+            fields.problems.add((*fields.path, kind, i), text, own=True)
     return Domain(kind, tuple(values), ordered=kind == "ordered")
 
 
@@ -103,14 +108,13 @@ def _ordered(fields: Fields) -> Domain | None:
 def _bounds(fields: Fields, key: str, whole: bool = True) -> tuple[Any, Any] | None:
     value, path = fields.take(key), (*fields.path, key)
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        fields.add(key, f"must be [low, high], both included, but got {kind_of(value)}")
+        fields.add(key, f"must be [low, high], both included, but got {kind_of(value)}", own=True)
         return None
-    before = len(fields.problems.found)
     low, high = (_bound(v, (*path, i), fields, whole) for i, v in enumerate(value))
-    if len(fields.problems.found) > before:
+    if not fields.sound(key):
         return None
     if low > high:
-        fields.add(key, f"low <= high must hold, but got [{low}, {high}]")
+        fields.add(key, f"low <= high must hold, but got [{low}, {high}]", own=True)
         return None
     return low, high
 
@@ -119,7 +123,7 @@ def _bound(value: Any, path: Path, fields: Fields, whole: bool) -> float:
     if whole:
         return integer(value, path, fields.problems, None, None)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        fields.problems.add(path, f"must be a number, but got {kind_of(value)}")
+        fields.problems.add(path, f"must be a number, but got {kind_of(value)}", own=True)
         return 0.0
     return float(value)
 
@@ -127,7 +131,7 @@ def _bound(value: Any, path: Path, fields: Fields, whole: bool) -> float:
 def _int(fields: Fields) -> Domain | None:
     bounds = _bounds(fields, "int")
     step, base = fields.integer("step", None), fields.integer("powers_of", None, low=2)
-    if bounds is None:
+    if bounds is None or not fields.sound("step", "powers_of"):
         return None
     low, high = bounds
     if base is None:
@@ -149,7 +153,7 @@ def _float(fields: Fields) -> Domain | None:
     """
     bounds = _bounds(fields, "float", whole=False)
     steps, log = fields.integer("steps", low=2, high=MOST_VALUES), fields.flag("log", False)
-    if bounds is None or steps is None:
+    if bounds is None or not fields.sound("steps", "log"):
         return None
     low, high = bounds
     if log and low <= 0:
@@ -179,7 +183,10 @@ def _sequence(fields: Fields) -> Domain | None:
     values, length = own.items("of"), own.integer("length", low=1, high=64)
     order = own.text("order", "any", tuple(ORDERS))
     own.close()
-    if not values or length is None:
+    if not own.sound("of", "length", "order"):
+        return None
+    if not values:
+        own.add("of", "must list at least one value, but got none", own=True)
         return None
     found = [list(s) for s in itertools.islice(ORDERS[order](values, length), MOST_VALUES + 1)]
     if not found:

@@ -11,6 +11,7 @@ from pyconv_search.arch.cost import Cost
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.space.space import Assignment, Space
+from pyconv_search.units import sides
 
 PATIENCE = 2000
 Same = Callable[[Assignment, Architecture], Hashable]
@@ -69,5 +70,5 @@ def sample(
             raise UserError(
                 f"{space.document.file}: found {len(seen)} of {n} different networks and none in the next {PATIENCE:,} "
                 f"draws; the space holds {space.size:,} assignments before its {len(space.constraints)} constraints "
-                f"(costs are of images of {'×'.join(map(str, input or space.input))})"
+                f"(costs are at {sides(input or space.input)})"
             )

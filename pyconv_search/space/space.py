@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,13 +17,16 @@ from pyconv_search.arch.readers import CLASSES, IMAGE, READERS, read
 from pyconv_search.arch.spec import Architecture
 from pyconv_search.errors import UserError
 from pyconv_search.fields import (
+    ABSENT,
     Fields,
     Path,
     Problem,
     Problems,
     SpecError,
+    closest,
     integers,
     kind_of,
+    path_text,
     shown,
     suggestion,
 )
@@ -30,12 +34,14 @@ from pyconv_search.space import document
 from pyconv_search.space.constraints import FUNCTIONS, Expression, ExpressionError, parse
 from pyconv_search.space.document import Document
 from pyconv_search.space.domains import Domain, read_domain
-from pyconv_search.space.references import check_references, filled
+from pyconv_search.space.references import check_references, filled, typed
 
 Assignment = dict[str, Any]
 COSTS = ("params", "macs", "gmacs", "activations", "receptive_field")
-RESERVED = (*COSTS, *FUNCTIONS, "name")  # a study's row has a name beside its parameters
+RESERVED = (*COSTS, *FUNCTIONS, "name", "true", "false")  # a study's row has a name beside its parameters
 MOST_COUNTED = 500_000
+MOST_PARAMETERS = 250
+MOST_READ = 300  # networks of a space with mistakes that are looked at for more
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
 
 
@@ -83,8 +89,8 @@ class Space:
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """The network section over the preset's settings, with references; a key without a value changes nothing."""
-        return {**self.base, **{key: value for key, value in self.network.items() if value is not None}}
+        """The network section over the preset's settings, with references."""
+        return {**self.base, **self.network}
 
     def architecture(
         self, values: Assignment, input: tuple[int, ...] | None = None, classes: int | None = None
@@ -106,7 +112,7 @@ class Space:
         """The same for an assignment that is known to be one, several times as fast."""
         problems = Problems()
         settings = filled(self.network, values, ("network",), problems)
-        settings = {key: value for key, value in settings.items() if value is not None and key != "preset"}
+        settings = {key: value for key, value in settings.items() if value is not ABSENT and key != "preset"}
         problems.check()
         replaced = {"depth", "blocks"} if {"depth", "blocks"} & settings.keys() else set()
         base = {key: value for key, value in self.base.items() if key not in replaced}
@@ -115,7 +121,7 @@ class Space:
             self._check_stages(arch, settings)
             return arch
         except SpecError as error:
-            raise self.document.error([self._told(problem, values) for problem in error.problems]) from None
+            raise self.document.error([self.told("network", problem, values) for problem in error.problems]) from None
 
     @functools.cached_property
     def _base_stages(self) -> int:
@@ -130,15 +136,26 @@ class Space:
         raise SpecError([Problem((key,), text)])
 
     def overrides(self, values: Assignment) -> dict[str, Any]:
-        """What an assignment replaces in a study's recipe; a key without a value, or inactive, replaces nothing."""
+        """What an assignment replaces in a study's recipe; what is inactive replaces nothing."""
         problems = Problems()
         found = _present(filled(self.recipe, values, ("recipe",), problems))
         problems.check()
         return found
 
-    def _told(self, problem: Problem, values: Assignment) -> Problem:
-        where = f" (with {assignment_text(values)})" if values else ""
-        return Problem(("network", *problem.path), problem.text + where)
+    def told(self, section: str, problem: Problem, values: Assignment) -> Problem:
+        """A problem of the filled ``section`` (network or recipe) where it was typed, with the assignment it is of.
+
+        A value that came through a reference was typed where the parameter's values stand.
+        """
+        path = (section, *problem.path)
+        context = f"with {assignment_text(values)}" if values else ""
+        found = typed(getattr(self, section), problem.path)
+        if found is not None and found[0] in values and (found[2] or not problem.key):
+            name, indices, rest = found
+            place = self.by_name[name].domain.place(values[name])
+            context = f"as {path_text(path)}, {context}"
+            path = ("parameters", name, *place, *(indices + rest if len(place) > 1 else ()))
+        return replace(problem, path=path, context=f" ({context})" if context else "")
 
     def violated(self, values: Assignment, cost: Cost | None = None) -> list[Expression]:
         """The constraints that do not hold; without ``cost``, of those that ask for no cost.
@@ -200,31 +217,59 @@ class Space:
     def complete(self, given: Mapping[str, Any], path: Path, problems: Problems) -> Assignment:
         """``given`` as an assignment: every active parameter has a legal value and no other is named."""
         values: Assignment = {}
-        for name in given:
-            if name not in self.by_name:
-                known = list(self.by_name)
-                problems.add(
-                    (*path, name),
-                    f"is not a parameter of the space{suggestion(name, known)}; known: {', '.join(known)}",
-                )
+        doubtful = set(self._misspelt(given, path, problems))  # parameters of which nothing more can be said
         for parameter in self.parameters:
             name, domain = parameter.name, parameter.domain
             value = given.get(name)
-            if not parameter.active(values):
+            unsure = name in doubtful or bool(parameter.when and parameter.when.names & doubtful)
+            index = None if value is None else domain.index(value)
+            if value is not None and index is None:
+                problems.add((*path, name), f"{shown(value)} is not in the space; legal: {domain}", own=True)
+                unsure = True
+            elif not unsure and not parameter.active(values):
                 if value is not None:
-                    problems.add(
-                        (*path, name), f"is only active when {parameter.when and parameter.when.source}; leave it out"
-                    )
-            elif value is None:
-                if len(domain) > 1:
-                    problems.add((*path, name), f"is missing; legal: {domain}")
-                values[name] = domain.values[0]
-            elif (index := domain.index(value)) is None:
-                problems.add((*path, name), f"{shown(value)} is not in the space; legal: {domain}")
-                values[name] = domain.values[0]
-            else:
-                values[name] = domain.values[index]
+                    text = f"is only active when {parameter.when and parameter.when.source}; leave it out"
+                    problems.add((*path, name), text)
+                continue
+            elif not unsure and value is None and len(domain) > 1:
+                problems.add((*path, name), f"is missing; legal: {domain}")
+                unsure = True
+            if unsure:
+                doubtful.add(name)
+            values[name] = domain.values[index or 0]
         return values
+
+    def _misspelt(self, given: Mapping[str, Any], path: Path, problems: Problems) -> Iterator[str]:
+        """The parameters that were probably meant by names that are none, each of which is a mistake."""
+        known = list(self.by_name)
+        for name in given:
+            if name in self.by_name or problems.full:
+                continue
+            near = closest(name, [other for other in known if other not in given] or known)
+            hint = f"; did you mean {near}?" if near else ""
+            text = f"is not a parameter of the space{hint}; known: {', '.join(known)}"
+            problems.add((*path, name), text, key=True, own=True)
+            if near:
+                yield near
+
+    def certain_mistakes(self, whole: bool) -> Iterator[Problem]:
+        """What is wrong with the networks of a space that has other mistakes, and may lack parameters and conditions.
+
+        That is what is wrong by itself; where network and parameters are ``whole``, also what is wrong with them all.
+        """
+        usual = {p.name: p.domain.values[0] for p in self.parameters}
+        others = ({**usual, p.name: value} for p in self.parameters for value in p.domain.values[1:])
+        common: set[Problem] | None = None
+        for values in (usual, *islice(others, MOST_READ)):
+            found: tuple[Problem, ...] = ()
+            try:
+                self.resolved(values)
+            except SpecError as error:
+                found = error.problems
+            yield from (problem for problem in found if problem.own)
+            plain = {replace(problem, context="") for problem in found}
+            common = plain if common is None else common & plain
+        yield from sorted(common or (), key=str) if whole else ()
 
 
 def holds(expression: Expression, values: Mapping[str, Any], path: Path) -> bool:
@@ -236,9 +281,9 @@ def holds(expression: Expression, values: Mapping[str, Any], path: Path) -> bool
 
 
 def _present(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that hold nothing, nor sections that hold nothing."""
+    """The settings without those that are absent, nor sections of which nothing is left."""
     found = {key: _present(value) if isinstance(value, dict) else value for key, value in settings.items()}
-    return {key: value for key, value in found.items() if value is not None and value != {}}
+    return {key: value for key, value in found.items() if value is not ABSENT and value != {}}
 
 
 def assignment_text(values: Mapping[str, Any]) -> str:
@@ -257,36 +302,51 @@ def load_space(file: str | FilePath) -> Space:
 
 def space_of(doc: Document) -> Space:
     """The space that a document describes; raises DocumentError with every mistake."""
-    problems = Problems()
+    problems = doc.problems()
+    found = _space_of(doc, problems)
+    foreign = [] if problems.full else list(_foreign(found))
+    if not problems.found and not foreign:
+        return found
+    if problems.sound(("network", "preset"), ("network", "family"), ("network", "input")):
+        for problem in found.certain_mistakes(problems.sound(("network",), ("parameters",))):
+            problems.note(problem)
+    for name, problem in foreign:
+        if problems.sound(("parameters", name, found.by_name[name].domain.kind)):
+            problems.note(problem)
+    raise doc.error(problems.found)
+
+
+def _space_of(doc: Document, problems: Problems) -> Space:
+    """The space, without the parameters and conditions that have mistakes."""
     fields = Fields(doc.value, (), problems)
-    name, about = fields.text("space"), fields.text("about", "")
-    parameters = _parameters(fields.section("parameters", None))
+    name, about = fields.name("space"), fields.text("about", "")
+    declared = fields.section("parameters", {})
+    parameters = _parameters(declared, doc)
+    domains = dict.fromkeys(declared.names()) | {p.name: p.domain for p in parameters}
     network = fields.section("network")
     for key in ("preset", "family", "input", "classes"):
         if isinstance(value := network.take(key, None), str) and value.startswith("$"):
-            network.add(key, f"is one for the whole space and takes no parameter, but got {value!r}")
+            text = f"is one for the whole space and takes no parameter, but got {shown(value)}"
+            network.add(key, text, own=True)
             network.drop(key)
     base = _base(network)
     family = network.text("family", "resnet", tuple(READERS))
-    if base and "family" in network and family != base.get("family", "resnet"):
+    if base and "family" in network and network.sound("family") and family != base.get("family", "resnet"):
         network.add("family", f"comes with the preset, which is no {family}; leave it out")
     size = integers(network.take("input", base.get("input", IMAGE)), ("network", "input"), problems)
-    if len(size) not in (3, 4):
-        problems.add(
-            ("network", "input"), f"must be [channels, height, width] or, for video, time second, but got {list(size)}"
-        )
+    if network.sound("input") and len(size) not in (3, 4):
+        text = f"must be [channels, height, width] or, for video, time second, but got {shown(list(size))}"
+        network.add("input", text, own=True)
     classes = network.integer("classes", base.get("classes", _published_classes(network, base)), low=2)
-    constraints = _constraints(fields, parameters)
-    fields.section("recipe", {})
+    constraints = _constraints(fields, doc, domains)
+    recipe = fields.section("recipe", {})
     fields.close()
-    sections = doc.value if isinstance(doc.value, dict) else {}
-    settings, recipe = sections.get("network", {}), sections.get("recipe") or {}
-    for key, section in (("network", settings), ("recipe", recipe)):
-        if isinstance(section, dict):
-            check_references(section, {p.name: p.domain for p in parameters}, (key,), problems)
-    if problems.found:
-        raise doc.error(problems.found)
-    return Space(name, about, parameters, settings, constraints, size, classes, doc, base, recipe)
+    sections = {"network": network, "recipe": recipe}
+    for key, section in sections.items() if problems.sound(("parameters", "any")) else ():
+        check_references(section.values, domains, (key,), problems)
+    return Space(
+        name, about, parameters, network.values, constraints, size, classes, doc, base, recipe.values
+    )  # fmt: skip
 
 
 def _published_classes(network: Fields, base: Mapping[str, Any]) -> int:
@@ -302,63 +362,99 @@ def _base(network: Fields) -> Mapping[str, Any]:
     if name is None:
         return {}
     if not isinstance(name, str):
-        network.add("preset", f"must be the name of a network, but got {kind_of(name)}")
+        network.add("preset", f"must be the name of a network, but got {kind_of(name)}", own=True)
         return {}
     try:
         return settings_of(name)
     except UserError as error:
-        network.add("preset", str(error))
+        network.add("preset", str(error), own=True)
         return {}
 
 
-def _parameters(fields: Fields) -> tuple[Parameter, ...]:
+def _parameters(fields: Fields, doc: Document) -> tuple[Parameter, ...]:
+    """The parameters without mistakes."""
     parameters: list[Parameter] = []
+    domains: dict[str, Domain | None] = {}  # of those above
     for name in fields.names():
+        if len(domains) == MOST_PARAMETERS:
+            fields.add(name, f"is one parameter more than the {MOST_PARAMETERS} that a space may have")
+            break
         own = fields.section(name)
         if not _NAME.match(name) or name in RESERVED:
-            fields.add(
-                name,
-                f"is not a usable name: a letter (a–z), then letters, digits or _; reserved: {', '.join(RESERVED)}",
-            )
+            text = f"is not a usable name: a letter (a–z), then letters, digits or _; reserved: {', '.join(RESERVED)}"
+            fields.problems.add(own.path, text, key=True)
         about, condition = own.text("about", ""), own.take("when", None)
         domain = read_domain(own)
         own.close()
         when = None
         if condition is not None:
-            above = [p.name for p in parameters]
-            when = _expression(condition, above, (*own.path, "when"), own.problems, fields.names())
-        if domain is not None:
+            when = _expression(condition, (*own.path, "when"), doc, domains, fields)
+        domains[name] = domain
+        if domain is not None and own.sound("when"):
             parameters.append(Parameter(name, domain, when, about))
     return tuple(parameters)
 
 
-def _expression(
-    source: Any, known: list[str], path: Path, problems: Problems, everywhere: Sequence[str] = ()
-) -> Expression | None:
-    try:
-        expression = parse(source)
-    except ExpressionError as error:
-        problems.add(path, str(error))
-        return None
-    if not expression.is_condition:
-        problems.add(path, f"{source!r} is no condition; for example: gmacs <= 4.2, levels == [1, 1]")
-    for name in sorted(expression.names - set(known)):
-        if name in everywhere:
-            problems.add(path, f"{name} stands below; a condition may read the parameters above it, so move {name} up")
-            continue
-        above = "; a condition may read the parameters above it" if path[-1] == "when" else ""
-        problems.add(
-            path,
-            f"unknown name {name!r}{suggestion(name, known)}{above}; known: {', '.join(known) or 'none'}"
-            f" (a text stands in quotes: '{name}')",
-        )
-    return expression
-
-
-def _constraints(fields: Fields, parameters: tuple[Parameter, ...]) -> tuple[Expression, ...]:
-    known = [p.name for p in parameters] + list(COSTS)
+def _constraints(
+    fields: Fields, doc: Document, domains: Mapping[str, Domain | None]
+) -> tuple[Expression, ...]:  # fmt: skip
+    known = {**domains, **dict.fromkeys(COSTS)}
     read = [
-        _expression(source, known, ("constraints", i), fields.problems)
-        for i, source in enumerate(fields.items("constraints", None))
+        _expression(source, ("constraints", i), doc, known, fields)
+        for i, source in enumerate(fields.items("constraints", []))
     ]
     return tuple(expression for expression in read if expression is not None)
+
+
+def _expression(
+    source: Any, path: Path, doc: Document, domains: Mapping[str, Domain | None], fields: Fields
+) -> Expression | None:
+    """The condition that ``source`` spells in terms of the names of ``domains``; None where there is a mistake."""
+    wrong: list[tuple[str, int | None]]
+    try:
+        expression = parse(source)
+        wrong = [*islice(expression.unconditional(), 1)] or [*_unknown(expression, path, domains, fields)]
+    except ExpressionError as error:
+        wrong = [(str(error), error.offset)]
+    for text, offset in wrong:
+        fields.problems.note(Problem(path, text, at=None if offset is None else doc.inside(path, offset)))
+    return None if wrong else expression
+
+
+def _unknown(
+    expression: Expression, path: Path, domains: Mapping[str, Domain | None], fields: Fields
+) -> Iterator[tuple[str, int]]:
+    """The names that a condition may not read, each with its offset."""
+    if not fields.problems.sound(("parameters", "any")):
+        return
+    for name, offset in expression.names_at():
+        if name in domains:
+            continue
+        if path[0] == "parameters" and name in fields.names():
+            said = f"{name} stands below; a condition may read the parameters above it, so move {name} up"
+            yield (
+                said if name != path[1] else f"{name} is the parameter itself; a condition may read those above it",
+                offset,
+            )
+            continue
+        above = "; a condition may read the parameters above it" if path[-1] == "when" else ""
+        known = f"known: {', '.join(domains) or 'none'} (a text stands in quotes: {shown(name)})"
+        yield f"unknown name {shown(name)}{suggestion(name, domains)}{above}; {known}", offset
+
+
+def _foreign(space: Space) -> Iterator[tuple[str, Problem]]:
+    """The parameters that conditions compare with what is none of their values, each with the mistake."""
+    conditions = [(("parameters", p.name, "when"), p.when) for p in space.parameters if p.when]
+    for path, expression in (*conditions, *((("constraints", i), c) for i, c in enumerate(space.constraints))):
+        for name, constants, one_will_do, offset in expression.compared():
+            if name not in space.by_name:
+                continue
+            domain = space.by_name[name].domain
+            foreign = [value for value in constants if domain.index(value) is None]
+            if one_will_do and len(foreign) < len(constants):  # a list may hold more numbers than the space
+                foreign = [value for value in foreign if isinstance(value, str)]
+            for value in foreign[:1]:
+                texts = [other for other in domain.values[:1000] if isinstance(other, str)]
+                hint = suggestion(value, texts) if isinstance(value, str) else ""
+                text = f"{shown(value)} is no value of {name}{hint}; legal: {domain}"
+                yield name, Problem(path, text, at=space.document.inside(path, offset))

@@ -182,5 +182,21 @@ def _subset(info: DataSetInfo, classes: int) -> DataSetInfo:
         raise UserError(f"{info.name}: has {info.classes} classes, and none of them can be left out; leave classes out")
     if not 2 <= classes <= info.classes:
         raise UserError(f"{info.name}: classes is {classes}, but must be between 2 and {info.classes:,}")
-    train, validation, test = (n * classes // info.classes for n in (info.train, info.validation, info.test))
-    return replace(info, classes=classes, train=train, validation=validation, test=test, subset=True)
+    pool, test = ((n * classes // info.classes) for n in (info.train + info.validation, info.test))
+    return parted(replace(info, classes=classes, test=test, subset=True), pool, info)
+
+
+def parted(info: DataSetInfo, pool: int, whole: DataSetInfo) -> DataSetInfo:
+    """A subset of ``pool`` training images, of which as large a share is held out as of the ``whole`` data set.
+
+    At least as many are as a study may ask for.
+    """
+    share = round(pool * whole.validation / (whole.train + whole.validation))
+    validation = max(share, held_out_bounds(info.classes, pool)[0])
+    return replace(info, train=pool - validation, validation=validation)
+
+
+def held_out_bounds(classes: int, pool: int) -> tuple[int, int]:
+    """The fewest and the most images of ``pool`` to hold out: one a class, or half of them; as many have to be left."""
+    fewest = min(classes, pool // 2)
+    return fewest, pool - fewest

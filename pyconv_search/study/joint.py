@@ -9,8 +9,8 @@ from typing import Any
 from pyconv_search.fields import Problem, Problems, SpecError
 from pyconv_search.space.describe import one_each, telling
 from pyconv_search.space.references import references
-from pyconv_search.space.space import Assignment, Space, assignment_text
-from pyconv_search.study.recipe import Recipe, overridden, to_dict
+from pyconv_search.space.space import Assignment, Space
+from pyconv_search.study.recipe import MOST_EPOCHS, Recipe, overridden, to_dict
 
 
 def recipe_of(space: Space, given: str | Mapping[str, Any], values: Assignment) -> Recipe:
@@ -53,19 +53,37 @@ def check_recipes(
                 continue
             recipe = recipe_of(space, given, values)
         except SpecError as error:
-            found += [_told(problem, values) for problem in error.problems]
+            found += [_told(space, problem, values) for problem in error.problems]
             continue
-        found += [_told(problem, values) for problem in unfit(recipe)]
+        found += [_told(space, problem, values) for problem in unfit(recipe)]
         most = max(most, recipe.epochs)
         if epochs is not None and recipe.epochs != epochs:
             text = (
                 f"makes {recipe.epochs} epochs of the study's {epochs}, but asha compares trials epoch by epoch; leave "
                 "the epochs to the study, or give it scheduler: none"
             )
-            found.append(_told(Problem(("recipe", "epochs"), text), values))
+            found.append(_told(space, Problem(("recipe", "epochs"), text), values))
     if found:
         raise space.document.error(one_each(found))
     return most
+
+
+def check_alone(space: Space) -> None:
+    """What is wrong by itself in the section ``recipe`` of a space, whatever study it is for.
+
+    Raises:
+        DocumentError: with every such mistake at its place in the space's file.
+    """
+    found: list[Problem] = []
+    own = _of_the_recipe(space)
+    for values in telling(own)[0] if space.recipe else ():
+        if own.violated(values):
+            continue
+        problems = Problems()
+        overridden({"epochs": MOST_EPOCHS}, space.overrides(values), problems)
+        found += [_told(space, problem, values) for problem in problems.found if problem.own]
+    if found:
+        raise space.document.error(one_each(found))
 
 
 def _of_the_recipe(space: Space) -> Space:
@@ -83,5 +101,8 @@ def _needed(space: Space) -> Iterator[str]:
             yield parameter.name
 
 
-def _told(problem: Problem, values: Assignment) -> Problem:
-    return Problem(problem.path, problem.text + (f" (with {assignment_text(values)})" if values else ""))
+def _told(space: Space, problem: Problem, values: Assignment) -> Problem:
+    """A problem under the path ``recipe`` where it was typed; one of the conditions' stands where it does."""
+    if problem.path[:1] != ("recipe",):
+        return problem
+    return space.told("recipe", dataclasses.replace(problem, path=problem.path[1:]), values)

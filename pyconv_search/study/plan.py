@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pyconv_search.arch.canonical import to_dict as arch_to_dict
 from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture
+from pyconv_search.errors import UserError
 from pyconv_search.fields import Problems
-from pyconv_search.space.constraints import Expression
 from pyconv_search.space.sampling import sample
-from pyconv_search.space.space import Assignment, assignment_text
+from pyconv_search.space.space import COSTS, Assignment, assignment_text
 from pyconv_search.study.joint import differing
 from pyconv_search.study.recipe import Recipe, essence
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
 from pyconv_search.study.study import Study
+from pyconv_search.units import sides
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """One configuration of a study, that is an architecture and a recipe, to be trained once for each seed.
 
@@ -34,10 +36,14 @@ class Candidate:
     recipe: Recipe
     overrides: dict[str, Any]
 
-    @property
+    @cached_property
     def config(self) -> str:
         """What names the configuration within its study: the ``arch_id``, where the recipe is the study's."""
         return _config(self.architecture, self.overrides)
+
+
+# The parts of a study on which its configurations depend, the very objects, and its configurations.
+_latest: tuple[tuple[Any, ...], list[Candidate]] = ((), [])
 
 
 def candidate(study: Study, values: Assignment, name: str = "") -> Candidate | None:
@@ -60,10 +66,21 @@ def candidates(study: Study) -> list[Candidate]:
     """Every configuration that is known beforehand, each once, in the order in which they run; none for an adaptive
     search.
 
+    A random search of a space that holds no more networks than were asked for trains them all.
+    They are kept until another study is asked for, since a run asks for them in several places.
+
     Raises:
         DocumentError: if a listed row breaks a constraint of the space or repeats another row's configuration.
-        UserError: if the space cannot give as many random networks as asked for.
+        UserError: if so many random networks cannot be found in a space that is too large to be counted.
     """
+    global _latest
+    parts = (study.space, study.search, study.recipe, study.data.info, study.document)
+    if not all(part is kept for part, kept in zip(parts, _latest[0], strict=False)) or not _latest[0]:
+        _latest = (parts, _candidates(study))
+    return list(_latest[1])
+
+
+def _candidates(study: Study) -> list[Candidate]:
     if study.search.kind == "rows":
         return _rows(study)
     if study.search.kind == "grid":
@@ -76,9 +93,18 @@ def _random(study: Study) -> list[Candidate]:
     def same(values: Assignment, arch: Architecture) -> str:
         return _config(arch, differing(study.recipe_of(values), study.recipe))
 
-    info, search = study.data.info, study.search
-    drawn = sample(study.space, search.trials, search.seed, info.input, info.classes, same)
-    return [_candidate(study, s.values, "", s.architecture, s.cost) for s in drawn]
+    info, search, found = study.data.info, study.search, {}
+    try:
+        for s in sample(study.space, search.trials, search.seed, info.input, info.classes, same):
+            row = _candidate(study, s.values, "", s.architecture, s.cost)
+            found[row.config] = row
+    except UserError:  # It draws in vain; what is left is known where the space can be counted.
+        if study.supply is None:
+            raise
+        every = (candidate(study, values) for values in study.supply)
+        rest = [row for row in every if row is not None and row.config not in found]
+        found |= {row.config: row for row in rest[: search.trials - len(found)]}
+    return list(found.values())
 
 
 def _rows(study: Study) -> list[Candidate]:
@@ -87,7 +113,7 @@ def _rows(study: Study) -> list[Candidate]:
     for i, (name, values) in enumerate(study.search.rows):
         row = candidate(study, values, name)
         if row is None:
-            broken = ", ".join(c.source for c in _broken(study, values))
+            broken = " and ".join(_broken(study, values))
             problems.add(("search", "rows", i), f"does not satisfy the space's constraint {broken}")
         elif row.config in found:
             alike = " by the same recipe" if study.space.recipe else ""
@@ -99,17 +125,23 @@ def _rows(study: Study) -> list[Candidate]:
     return [row for _, row in found.values()]
 
 
-def _broken(study: Study, values: Assignment) -> list[Expression]:
+def _broken(study: Study, values: Assignment) -> list[str]:
+    """The constraints that do not hold; of those on costs the costs, and the input size at which they are so high."""
     early = study.space.violated(values)
     if early:
-        return early
-    arch = study.space.resolved(values, study.data.info.input, study.data.info.classes)
-    return study.space.violated(values, cost(arch))
+        return [constraint.source for constraint in early]
+    info = study.data.info
+    found = cost(study.space.resolved(values, info.input, info.classes))
+    broken = study.space.violated(values, found)
+    names = [name for name in COSTS if any(name in constraint.names for constraint in broken)]
+    told = ", ".join(f"{name} is {getattr(found, name):,.12g}" for name in names)
+    at = f"{told} at {sides(info.input)} and {info.classes:,} classes, the data's"
+    return [*(constraint.source for constraint in broken[:-1]), f"{broken[-1].source} ({at})"]
 
 
 def planned_trials(study: Study, known: int) -> int:
     """How many trials the study has, where ``known`` is the number of configurations known beforehand."""
-    return (study.search.trials if study.search.kind == "tpe" else known) * len(study.seeds)
+    return (study.searched if study.search.kind == "tpe" else known) * len(study.seeds)
 
 
 def trial_id(study: Study, row: Candidate, seed: int) -> str:

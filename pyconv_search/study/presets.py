@@ -91,19 +91,18 @@ def merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a recipe, replaced one by one by those that are given; inside ``augment`` and its like, too.
 
     With other epochs and the recipe's own steps these keep their share of the epochs; its own warm-up stays as long as
-    it is, but takes a third of the epochs at most. A value that is null counts as not given.
+    it is, but takes a third of the epochs at most.
     """
-    written = {key: value for key, value in given.items() if value is not None}
-    values = {**base, **written}
+    values = {**base, **given}
     for key, own in base.items():
-        if isinstance(own, Mapping) and isinstance(written.get(key), Mapping):
-            values[key] = {**own, **written[key]}
-    epochs = _count(written.get("epochs"))
+        if isinstance(own, Mapping) and isinstance(given.get(key), Mapping):
+            values[key] = {**own, **given[key]}
+    epochs = _count(given.get("epochs"))
     if epochs is None:
         return values
-    if "warmup" in base and "warmup" not in written:
+    if "warmup" in base and "warmup" not in given:
         values["warmup"] = min(base["warmup"], epochs / 3)
-    schedule, own_steps = values.get("schedule"), written.get("schedule", {})
+    schedule, own_steps = values.get("schedule"), given.get("schedule", {})
     if isinstance(schedule, Mapping) and isinstance(own_steps, Mapping) and "steps" not in own_steps:
         values["schedule"] = _scaled(schedule, _count(base.get("epochs")), epochs)
     return values

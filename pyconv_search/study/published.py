@@ -28,10 +28,10 @@ def plain(name: str) -> str:
     return "".join(name.lower().split())
 
 
-def read_published(fields: Fields, names: tuple[str, ...]) -> Published | None:
+def read_published(fields: Fields, names: tuple[str, ...] | None) -> Published | None:
     """What the study's ``published`` says: a reference, or ``{table: …, rows: {name in the study: printed row}}``.
 
-    ``names`` are the names of the study's rows. Mistakes go to ``fields.problems``.
+    ``names`` are the names of the study's rows, None where these have mistakes. Mistakes go to ``fields.problems``.
     """
     value = fields.take("published", None)
     if not isinstance(value, Mapping):
@@ -45,14 +45,19 @@ def read_published(fields: Fields, names: tuple[str, ...]) -> Published | None:
     return None if table is None else Published(reference, _rows(rows, names, table))
 
 
-def _rows(rows: Fields, names: tuple[str, ...], table: ResultTable) -> dict[str, str]:
+def _rows(rows: Fields, names: tuple[str, ...] | None, table: ResultTable) -> dict[str, str]:
     printed = {plain(result.row): result.row for result in table.rows}
     found = {}
     for name in rows.names():
+        if rows.problems.full:
+            break
         target = rows.text(name)
-        if name not in names:
+        if names is not None and name not in names:
             hint = suggestion(name, names) or f"; its rows are called: {', '.join(names) or 'nothing'}"
-            rows.add(name, f"unknown key: no row of this study is called {shown(name)}{hint}")
+            text = f"unknown key: no row of this study is called {shown(name)}{hint}"
+            rows.problems.add((*rows.path, name), text, key=True, own=True)
+        elif target is None:
+            continue
         elif plain(target) not in printed:
             known = list(printed.values())
             hint = suggestion(target, known) or f"; there are: {', '.join(known)}"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Path, Problems, integers, kind_of, shown
+from pyconv_search.fields import Fields, Path, Problems, integers, kind_of, shown, suggestion
 from pyconv_search.study.presets import RECIPES, merged
 
+MOST_EPOCHS = 100_000
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant")
 # Where a study writes a value, if not under its own name.
@@ -139,7 +140,7 @@ def read_recipe(fields: Fields, key: str = "recipe") -> Recipe:
     given = fields.take(key)
     path = (*fields.path, key)
     if given is not None and not isinstance(given, (str, Mapping)):
-        fields.add(key, f"must be the name of a recipe or a mapping of values, but got {kind_of(given)}")
+        fields.add(key, f"must be the name of a recipe or a mapping of values, but got {kind_of(given)}", own=True)
     values = _by_name(given) if isinstance(given, (str, Mapping)) else {"epochs": 1}
     return _read(Fields(_settled(values, path, fields.problems), path, fields.problems))
 
@@ -162,19 +163,22 @@ def _by_name(given: str | Mapping[str, Any]) -> dict[str, Any]:
 
 def _settled(values: dict[str, Any], path: Path, problems: Problems) -> dict[str, Any]:
     """The values over those of their preset, which is taken out."""
-    preset = Fields(values, path, problems).text("preset", None, tuple(RECIPES))
     own = {key: value for key, value in values.items() if key != "preset"}
+    preset = Fields(values, path, problems).text("preset", None, tuple(RECIPES))
+    if preset is None and "preset" in values and "epochs" not in values:
+        own["epochs"] = 1  # they were to come with the preset, which is not one: a mistake that is noted
     return merged(RECIPES[preset], own) if preset else own
 
 
 def _read(fields: Fields) -> Recipe:
-    epochs = fields.integer("epochs", low=1, high=100_000)
-    kind, steps, gamma = _schedule(fields, epochs or 1)
+    epochs = fields.integer("epochs", low=1, high=MOST_EPOCHS)
+    certain = epochs if fields.sound("epochs", "preset") else MOST_EPOCHS  # where no epochs are known, any will do
+    kind, steps, gamma = _schedule(fields, certain)
     batch = fields.integer("batch", 128, 2)
     recipe = Recipe(
         epochs=epochs or 1,
         batch=batch,
-        accumulate=fields.integer("accumulate", 1, 1, max(batch // 2, 1)),
+        accumulate=fields.integer("accumulate", 1),
         lr=fields.number("lr", 0.1),
         lr_batch=fields.integer("lr_batch", 0, 0),
         momentum=fields.number("momentum", 0.9, 0.0, 1.0),
@@ -184,7 +188,7 @@ def _read(fields: Fields) -> Recipe:
         schedule=kind,
         steps=steps,
         gamma=gamma,
-        warmup=fields.number("warmup", 0.0, 0.0, float(epochs or 1)),
+        warmup=fields.number("warmup", 0.0, 0.0, float(MOST_EPOCHS)),
         clip=fields.number("clip", 0.0),
         ema=fields.number("ema", 0.0, 0.0, 1.0),
         zero_init=fields.flag("zero_init", False),
@@ -197,25 +201,36 @@ def _read(fields: Fields) -> Recipe:
         compile=fields.text("compile", "none", COMPILERS),
         deterministic=fields.flag("deterministic", True),
         select=fields.text("select", "last", ("last", "best")),
-        **_augment(fields.section("augment", None)),
-        **_resolution(fields.section("resolution", None)),
-        **_clips(fields.section("clips", None)),
+        **_augment(fields.section("augment", {})),
+        **_resolution(fields.section("resolution", {})),
+        **_clips(fields.section("clips", {})),
     )
     for key, (section, inner) in NESTED.items():
         if key in fields:
             fields.drop(key)
-            fields.add(key, f"stands under {section}: {section}: {{{inner}: …}}")
-    if recipe.nesterov and not recipe.momentum:
-        fields.add("nesterov", "needs a momentum above 0; nearest: momentum 0.9, or nesterov: false")
-    if recipe.batch % recipe.accumulate:
-        near = [n for n in range(1, recipe.batch // 2 + 1) if recipe.batch % n == 0]
-        best = min(near, key=lambda n: abs(n - recipe.accumulate))
-        fields.add("accumulate", f"{recipe.accumulate} does not divide the batch of {recipe.batch}; nearest: {best}")
-    for key in ("ema", "dropout"):
-        if getattr(recipe, key) == 1:
-            fields.add(key, "must be below 1, but got 1")
+            text = f"stands under {section}: {section}: {{{inner}: …}}"
+            fields.problems.add((*fields.path, key), text, key=True, own=True)
+    _check(recipe, fields, certain)
     fields.close()
     return recipe
+
+
+def _check(recipe: Recipe, fields: Fields, epochs: int) -> None:
+    """What does not go together, among the values that are right by themselves."""
+    if recipe.warmup > epochs:
+        fields.add("warmup", f"must be between 0 and {epochs}, the epochs, but got {recipe.warmup:g}")
+    if fields.sound("nesterov", "momentum") and recipe.nesterov and not recipe.momentum:
+        fields.add("nesterov", "needs a momentum above 0; nearest: momentum 0.9, or nesterov: false")
+    if fields.sound("batch", "accumulate") and (
+        recipe.batch % recipe.accumulate or recipe.accumulate > recipe.batch // 2
+    ):
+        near = [n for n in range(1, recipe.batch // 2 + 1) if recipe.batch % n == 0]
+        best = min(near, key=lambda n: abs(n - recipe.accumulate))
+        why = "does not divide" if recipe.batch % recipe.accumulate else "leaves less than two images of"
+        fields.add("accumulate", f"{recipe.accumulate} {why} the batch of {recipe.batch}; nearest: {best}")
+    for key in ("ema", "dropout"):
+        if getattr(recipe, key) == 1:
+            fields.add(key, "must be below 1, but got 1", own=True)
 
 
 def _schedule(fields: Fields, epochs: int) -> tuple[str, tuple[int, ...], float]:
@@ -224,13 +239,15 @@ def _schedule(fields: Fields, epochs: int) -> tuple[str, tuple[int, ...], float]
     if not isinstance(given, Mapping):
         if given not in SCHEDULES:
             legal = f"{', '.join(SCHEDULES)}, or {{steps: [30, 60, 80], gamma: 0.1}}"
-            fields.add("schedule", f"must be {legal}, but got {shown(given)}")
+            near = suggestion(given, SCHEDULES) if isinstance(given, str) else ""
+            fields.add("schedule", f"must be {legal}, but got {shown(given)}{near}", own=True)
             return "cosine", (), 0.1
         return given, (), 0.1
     own = fields.section("schedule")
-    steps = integers(own.take("steps"), (*own.path, "steps"), own.problems)
-    if list(steps) != sorted(set(steps)) or (steps and steps[-1] >= epochs):
-        own.add("steps", f"must ascend and stay below the {epochs} epochs, but got {list(steps)}")
+    written = own.take("steps")
+    steps = () if written is None else integers(written, (*own.path, "steps"), own.problems)
+    if own.sound("steps") and (list(steps) != sorted(set(steps)) or (steps and steps[-1] >= epochs)):
+        own.add("steps", f"must ascend and stay below the {epochs} epochs, but got {shown(list(steps))}")
     gamma = own.number("gamma", 0.1, 0.0, 1.0)
     own.close()
     return "steps", steps, gamma
@@ -248,10 +265,12 @@ def _augment(own: Fields) -> dict[str, Any]:
         "scale": _interval(own, "scale", 0.001, 1.0),
         "short_side": _interval(own, "short_side", 8, 4096),
     }
-    ways = [key for key in ("crop", "scale", "short_side") if any(_tuple(found[key]))]
+    ways = [key for key in ("crop", "scale", "short_side") if own.sound(key) and any(_tuple(found[key]))]
     if len(ways) > 1:
-        own.add(ways[1], f"is another way to crop than {ways[0]}; leave one of them out")
-    if found["mix"] != 1 and not found["cutmix"] and not found["mixup"]:
+        off = f"{ways[1]}: [0, 0] takes a named recipe's out"
+        own.add(ways[1], f"is another way to crop than {ways[0]}; leave one of them out ({off})")
+    mixed = own.sound("mix", "cutmix", "mixup")
+    if mixed and found["mix"] != 1 and not found["cutmix"] and not found["mixup"]:
         own.add("mix", "is the share of batches that cutmix or mixup changes, but there is neither; leave it out")
     own.close()
     return found
@@ -259,25 +278,25 @@ def _augment(own: Fields) -> dict[str, Any]:
 
 def _interval(own: Fields, key: str, low: float, high: float) -> tuple[Any, ...]:
     """Two numbers of the type of ``low``, ascending; two zeros where there are none."""
-    given = own.items(key, None)
+    given = own.items(key, (0, 0))
     number = type(low)
-    if not given:
+    if given == [0, 0] or not own.sound(key):
         return number(0), number(0)
     whole = number is not int or all(isinstance(v, int) for v in given)
     plain = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in given)
     if len(given) != 2 or not plain or not whole or not low <= given[0] <= given[1] <= high:
         kind = "integers" if number is int else "numbers"
-        own.add(key, f"must be two ascending {kind} between {low:g} and {high:g}, but got {shown(given)}")
+        legal = f"two ascending {kind} between {low:g} and {high:g}"
+        own.add(key, f"must be {legal}, or [0, 0] for none, but got {shown(given)}", own=True)
         return number(0), number(0)
     return number(given[0]), number(given[1])
 
 
 def _resolution(own: Fields) -> dict[str, Any]:
     found = {"resolution": own.number("start", 1.0, 0.1, 1.0), "resolution_until": own.number("until", 0.0, 0.0, 1.0)}
-    if (found["resolution"] < 1) != (found["resolution_until"] > 0):
-        own.add(
-            "start", "and until go together: {start: 0.5, until: 0.7} grows from half to all over 0.7 of the epochs"
-        )
+    if own.sound("start", "until") and (found["resolution"] < 1) != (found["resolution_until"] > 0):
+        text = "and until go together: {start: 0.5, until: 0.7} grows from half to all over 0.7 of the epochs"
+        own.add("start", text)
     own.close()
     return found
 

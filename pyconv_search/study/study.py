@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,19 +14,23 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problem, Problems, SpecError, integer, kind_of, shown, suggestion
+from pyconv_search.fields import Fields, Problem, Problems, SpecError, cut, integer, kind_of, shown, suggestion
+from pyconv_search.files import expanded
 from pyconv_search.space import document
 from pyconv_search.space.describe import check
-from pyconv_search.space.document import Document
+from pyconv_search.space.document import Document, DocumentError
 from pyconv_search.space.space import COSTS, Assignment, Space, load_space
 from pyconv_search.study import datasets
+from pyconv_search.study.baseline import check_baseline, read_baseline
 from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.growth import too_small
 from pyconv_search.study.joint import check_recipes, recipe_of
 from pyconv_search.study.published import Published, read_published
 from pyconv_search.study.published import to_dict as published_to_dict
-from pyconv_search.study.recipe import Recipe, read_recipe
+from pyconv_search.study.recipe import MOST_EPOCHS, Recipe, read_recipe
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
+from pyconv_search.study.supply import Supply, supply
 from pyconv_search.study.views import unfit
 
 MOST_TRIALS = 100_000
@@ -51,10 +58,14 @@ class Data:
         return values | ({"classes": self.info.classes} if self.info.subset else {})
 
     @property
+    def held_out(self) -> int:
+        """How many images validate; of a subset, about how many until it is read."""
+        return self.info.validation if self.validation is None else self.validation
+
+    @property
     def train(self) -> int:
-        """How many images are trained on; of a subset, about how many."""
-        held_out = self.info.validation if self.validation is None else self.validation
-        return self.info.train + self.info.validation - held_out
+        """How many images are trained on; of a subset, about how many until it is read."""
+        return self.info.train + self.info.validation - self.held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,8 @@ class Checkpoints:
 class Study:
     """A validated study. ``objectives`` maps names to ``min`` or ``max``; the first measure selects the winner.
 
+    The others are compared with ``baseline``; None: with the first.
+
     Measures are errors and losses, so ``min`` is all that they can be; a cost may also be maximised.
     """
 
@@ -139,11 +152,24 @@ class Study:
     checkpoints: Checkpoints
     published: Published | None
     document: Document
+    # How many minutes a trial may make no progress: infinite for ``none``, None where that follows from the epochs.
+    stall: float | None = None
+    baseline: Assignment | None = None
 
     @property
     def measure(self) -> str:
         """The objective that is measured, not computed, and that rungs and the verdict compare."""
         return next(name for name in self.objectives if name in MEASURES)
+
+    @functools.cached_property
+    def supply(self) -> Supply | None:
+        """Every different configuration that the space holds on these data; None where they are too many to count."""
+        return supply(self)
+
+    @property
+    def searched(self) -> int:
+        """How many configurations a random or adaptive search trains: its ``trials``, or all that the space holds."""
+        return self.search.trials if self.supply is None else min(self.search.trials, len(self.supply))
 
     def recipe_of(self, values: Assignment) -> Recipe:
         """The recipe of an assignment: the study's, with what the space's file replaces in it."""
@@ -156,24 +182,73 @@ def load_study(file: str | FilePath) -> Study:
     """The study in a YAML file, its space and its data set's description included.
 
     Raises:
-        UserError: if a file cannot be read; DocumentError with every mistake, each with file:line:column.
+        UserError: if a file cannot be read; DocumentError with every mistake in both, each with file:line:column.
     """
     doc = document.read(file)
-    problems = Problems()
+    problems = doc.problems()
     fields = Fields(doc.value, (), problems)
-    space = _space(fields, FilePath(file).parent)
+    space, errors = _space(fields, expanded(file).parent)
+    study = None
     try:
         study = _study(fields, space, doc)
     except SpecError as error:  # a condition that cannot be evaluated
-        raise (space.document.error(error.problems) if space else error) from None
+        errors.append(space.document.error(error.problems) if space else error)
     fields.close()
+    if study is not None and not problems.found:
+        errors += _joint_errors(study)
+    elif space is not None and not errors:
+        errors += _space_errors(fields, space)
     if problems.found:
-        raise doc.error(problems.found)
-    if study is None or space is None:
+        errors.append(doc.error(problems.found))
+    if errors:
+        raise _together_told(errors)
+    if study is None:
         raise UserError(f"{file}: is not a study")
-    check(study.space, study.data.info.input, study.data.info.classes)
-    most_epochs(study)
     return study
+
+
+def _together_told(errors: list[SpecError]) -> SpecError:
+    """The mistakes of several files as one error."""
+    if all(isinstance(error, DocumentError) for error in errors):
+        return DocumentError([place for error in errors if isinstance(error, DocumentError) for place in error.located])
+    return errors[0]
+
+
+def _joint_errors(study: Study) -> list[SpecError]:
+    """What is wrong with the space's networks and recipes, for the study's data."""
+    found: list[SpecError] = []
+    for checked in (
+        lambda: check(study.space, study.data.info.input, study.data.info.classes),
+        lambda: most_epochs(study),
+        lambda: check_baseline(study.baseline, study.space, study.data.info, study.document),
+    ):
+        try:
+            checked()
+        except SpecError as error:
+            found.append(error)
+    return found or _growth_errors(study)
+
+
+def _space_errors(fields: Fields, space: Space) -> list[SpecError]:
+    """The same where the study has mistakes: what can be said of the networks for its data, if these are known."""
+    data = _data(Fields(fields.values, (), Problems())) if fields.sound("data") else None
+    if data is None or not fields.sound("space"):
+        return []
+    try:
+        check(space, data.info.input, data.info.classes)
+    except SpecError as error:
+        return [error]
+    return []
+
+
+def _growth_errors(study: Study) -> list[SpecError]:
+    """What is wrong with the size from which images grow, for the networks of the space."""
+    varied = not {"resolution", "preset"}.isdisjoint(study.space.recipe)
+    if not varied and study.recipe.resolution == 1:
+        return []
+    small = list(too_small(study.space, study.data.info, study.recipe_of if varied else lambda _: study.recipe))
+    written = study.space.document if "resolution" in study.space.recipe else study.document
+    return [written.error(small)] if small else []
 
 
 def most_epochs(study: Study) -> int:
@@ -190,35 +265,44 @@ def most_epochs(study: Study) -> int:
     )
 
 
-def _space(fields: Fields, folder: FilePath) -> Space | None:
+def _space(fields: Fields, folder: FilePath) -> tuple[Space | None, list[SpecError]]:
+    """The space that the study names, or its mistakes."""
     path = fields.text("space")
     if not isinstance(path, str):
-        return None
-    if not (folder / path).is_file():
-        fields.add("space", f"no such file: {os.path.normpath(folder / path)} (paths are relative to the study's file)")
-        return None
-    space = load_space(os.path.normpath(folder / path))
+        return None, []
+    where = os.path.normpath(folder / expanded(path))
+    if not os.path.exists(where):
+        fields.add("space", f"no such file: {cut(where, 300)} (paths are relative to the study's file)", own=True)
+        return None, []
+    try:
+        space = load_space(where)
+    except SpecError as error:
+        return None, [error]
     head = space.settings.get("head")
     if (head.get("kind") if isinstance(head, dict) else head) not in (None, "classifier"):
-        fields.add("space", f"a study trains classifiers, but the networks of {space.name!r} have the head {head!r}")
-    return space
+        text = f"a study trains classifiers, but the networks of {shown(space.name)} have the head {shown(head)}"
+        fields.add("space", text)
+    return space, []
 
 
 def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
-    name, about = fields.text("study"), fields.text("about", "")
+    name, about = fields.name("study"), fields.text("about", "")
     data, recipe = _data(fields), read_recipe(fields)
-    resources = _resources(fields.section("resources", None))
+    resources = _resources(fields.section("resources", {}))
     if data is not None:
-        for problem in _unfit(data, resources, recipe):
-            fields.problems.add(problem.path, problem.text)
+        for problem in _unfit(data, resources, recipe) if fields.sound("data", "recipe", "resources") else ():
+            fields.problems.note(problem)
         _check_kind(fields, data.info, space)
-    scheduler = _scheduler(fields, recipe.epochs)
+    scheduler = _scheduler(fields, recipe.epochs if fields.sound("recipe") else MOST_EPOCHS)
     search = _search(fields, space)
     _check_together(fields, resources, scheduler, search)
-    seeds, objectives = _seeds(fields), _objectives(fields, scheduler)
+    seeds, objectives = _seeds(fields), _objectives(fields)
     keep = fields.text("weights", "keep", ("keep", "discard")) == "keep"
-    checkpoints = _checkpoints(fields.section("checkpoints", None))
-    published = read_published(fields, tuple(name for name, _ in search.rows if name))
+    checkpoints = _checkpoints(fields.section("checkpoints", {}))
+    stall = _stall(fields)
+    names = tuple(name for name, _ in search.rows if name) if fields.sound("search") else None
+    published = read_published(fields, names)
+    baseline = read_baseline(fields, search.kind, search.rows, space) if fields.sound("search") else None
     if space is None or data is None or fields.problems.found:
         return None
     return Study(
@@ -236,48 +320,53 @@ def _study(fields: Fields, space: Space | None, doc: Document) -> Study | None:
         checkpoints=checkpoints,
         published=published,
         document=doc,
+        stall=stall,
+        baseline=baseline,
     )
 
 
-def _named(fields: Fields, key: str, default: Any, known: tuple[str, ...]) -> tuple[str, Fields]:
-    """A value that is a name, or a mapping of one name to its options: ``tpe`` or ``{tpe: {trials: 20}}``."""
-    value = fields.take(key, default) if default is not None else fields.take(key)
-    if isinstance(value, Mapping) and len(value) == 1:
-        name, options = next(iter(value.items()))
-        inner = Fields(
-            {} if options is None or isinstance(options, list) else options, (*fields.path, key, name), fields.problems
-        )
-    else:
-        name, inner = value, Fields({}, (*fields.path, key), fields.problems)
+def _named(fields: Fields, key: str, default: Any, known: tuple[str, ...]) -> tuple[str | None, Fields]:
+    """A value that is a name, or a mapping of one name to its options: ``tpe`` or ``{tpe: {trials: 20}}``.
+
+    The name is None where it is missing or unknown, which is a mistake. The options of ``rows`` are a list.
+    """
+    value = fields.take(key) if default is None else fields.take(key, default)
+    single = isinstance(value, Mapping) and len(value) == 1
+    name, options = next(iter(value.items())) if single else (value, {})
+    path = (*fields.path, key, name) if single else (*fields.path, key)
     if value is not None and (not isinstance(name, str) or name not in known):
-        shape = kind_of(value) if not isinstance(name, str) else repr(name)
-        inner.problems.add(
-            (*fields.path, key),
+        shape = kind_of(value) if not isinstance(name, str) else shown(name)
+        text = (
             f"must be one of {', '.join(known)}, alone or with its options as {{{known[-1]}: {{…}}}}, but got {shape}"
-            f"{suggestion(str(name), known)}",
+            f"{suggestion(str(name), known)}"
         )
-        name = known[0]
-    return name or known[0], inner
+        fields.add(key, text, own=True)
+    if not fields.sound(key):
+        return None, Fields({}, path, fields.problems)
+    if options is None:
+        text = f"has no value; write its options behind it, or the name alone: {key}: {name}"
+        fields.problems.add(path, text, key=True, own=True)
+    return name, Fields(
+        {} if options is None or (name, type(options)) == ("rows", list) else options, path, fields.problems
+    )
 
 
 def _data(fields: Fields) -> Data | None:
-    value = fields.take("data")
-    if value is None:
+    name, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
+    if name is None:
         return None
-    name = next(iter(value)) if isinstance(value, Mapping) and value else value
-    try:
-        info = datasets.get(str(name))
-    except UserError as error:
-        fields.add("data", str(error))
-        return None
-    _, options = _named(fields, "data", None, tuple(datasets.DATA_SETS))
+    info = datasets.get(name)
     root, held_out = options.text("root", None), options.integer("validation", None, high=10**9)
     classes = options.integer("classes", None, high=10**9)
     options.close()
     try:
         info = datasets.get(info.name, classes)
     except UserError as error:
-        options.add("classes", str(error))
+        options.add("classes", str(error), own=True)
+    low, high = datasets.held_out_bounds(info.classes, info.train + info.validation)
+    if held_out is not None and not info.subset and options.sound("validation") and not low <= held_out <= high:
+        text = f"must be an integer between {low:,} and {high:,}, which leaves images of every class on both sides"
+        options.add("validation", f"{text}, but got {held_out:,}", own=True)
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
         options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
@@ -305,29 +394,35 @@ def _check_kind(fields: Fields, info: DataSetInfo, space: Space | None) -> None:
 
 def _scheduler(fields: Fields, epochs: int) -> Scheduler:
     kind, options = _named(fields, "scheduler", "none", ("none", "asha"))
-    if kind == "none":
+    if kind != "asha":
         options.close()
         return Scheduler()
-    found = Scheduler(kind, options.integer("grace", 1, 1, max(epochs, 1)), options.integer("factor", 4, 2))
+    found = Scheduler(kind, options.integer("grace", 1), options.integer("factor", 4, 2))
+    if options.sound("grace") and found.grace > epochs:
+        text = f"must be an integer between 1 and {epochs}, the epochs, but got {found.grace}; nearest: {epochs}"
+        options.add("grace", text)
     options.close()
     return found
 
 
 def _search(fields: Fields, space: Space | None) -> Search:
     kind, options = _named(fields, "search", None, ("rows", "grid", "random", "tpe"))
+    if kind is None:
+        return Search("grid")
     if kind == "rows":
         return Search(kind, _rows(fields, space))
-    if kind == "grid" and space is not None and space.size > MOST_TRIALS:
-        fields.add(
-            "search", f"a grid of {space.size:,} assignments is too large (at most {MOST_TRIALS:,}); use random or tpe"
-        )
-    trials = options.integer("trials", high=MOST_TRIALS) if kind != "grid" else 0
-    seed = options.integer("seed", 0, 0, 2**31 - 1) if kind != "grid" else 0
+    if kind == "grid":
+        options.close()
+        if space is not None and space.size > MOST_TRIALS:
+            size = f"a grid of {space.size:,} assignments is too large (at most {MOST_TRIALS:,})"
+            fields.add("search", f"{size}; use random or tpe")
+        return Search(kind)
+    trials = options.integer("trials", high=MOST_TRIALS)
+    seed = options.integer("seed", 0, 0, 2**31 - 1)
     startup = options.integer("startup", 10) if kind == "tpe" else 10
-    if space is not None and kind != "grid" and (trials or 0) > space.size:
-        options.add(
-            "trials", f"the space holds {space.size:,} assignments, but got {trials}; nearest: {space.size}, or grid"
-        )
+    if space is not None and options.sound("trials") and trials > space.size:
+        text = f"the space holds {space.size:,} assignments, but got {trials}; nearest: {space.size}, or grid"
+        options.add("trials", text)
     options.close()
     return Search(kind, (), trials or 0, seed, startup)
 
@@ -337,22 +432,26 @@ def _rows(fields: Fields, space: Space | None) -> tuple[tuple[str, Assignment], 
     listed = search.get("rows") if isinstance(search, Mapping) else None
     path = (*fields.path, "search", "rows")
     if not isinstance(listed, list) or not listed:
-        fields.problems.add(path, "must list at least one row, each a mapping of parameters to values")
+        text = "must list at least one row, each a mapping of parameters to values"
+        fields.problems.add(path, text, own=True)
         return ()
     rows: list[tuple[str, Assignment]] = []
+    names: set[str] = set()
+    first: dict[str, int] = {}
     for i, row in enumerate(listed):
         own = Fields(row, (*path, i), fields.problems)
-        label = own.text("name", "")
-        if label and any(label == other for other, _ in rows):
-            own.add("name", f"{label!r} is the name of two rows; a row is known by its name")
+        label = own.name("name", "")
+        if label and label in names:
+            own.add("name", f"{shown(label)} is the name of two rows; a row is known by its name")
+        names.add(label)
         given = {key: own.take(key) for key in own.names() if key != "name"}
-        if space is None:
+        if space is None or fields.problems.full:
             continue
-        before = len(fields.problems.found)
         values = space.complete(given, (*path, i), fields.problems)
-        if len(fields.problems.found) == before and any(values == other for _, other in rows):
-            first = next(j for j, (_, other) in enumerate(rows) if values == other)
-            fields.problems.add((*path, i), f"is the same as rows[{first}]; more seeds repeat a row, see seeds")
+        earlier = first.setdefault(json.dumps(values, sort_keys=True), i)
+        if fields.problems.sound((*path, i)) and earlier != i:
+            text = f"is the same as rows[{earlier}]; more seeds repeat a row, see seeds"
+            fields.problems.add((*path, i), text)
         rows.append((label, values))
     return tuple(rows)
 
@@ -362,17 +461,17 @@ def _seeds(fields: Fields) -> tuple[int, ...]:
     if not isinstance(value, list):
         return tuple(range(integer(value, path, fields.problems, 1, 1000)))
     seeds = tuple(integer(seed, (*path, i), fields.problems, 0, 2**31 - 1) for i, seed in enumerate(value))
-    if not seeds or len(set(seeds)) < len(seeds):
-        fields.add("seeds", f"must be a count, or a list of different integers, but got {value}")
+    if fields.sound("seeds") and (not seeds or len(set(seeds)) < len(seeds)):
+        fields.add("seeds", f"must be a count, or a list of different integers, but got {shown(value)}")
     return seeds
 
 
-def _objectives(fields: Fields, scheduler: Scheduler) -> dict[str, str]:
+def _objectives(fields: Fields) -> dict[str, str]:
     section = fields.section("objectives", {"top1_error": "min"})
     found = {name: section.text(name, None, ("min",) if name in MEASURES else ("min", "max")) for name in OBJECTIVES}
     section.close()
     objectives = {name: found[name] for name in section.names() if found.get(name)}
-    if not any(name in MEASURES for name in objectives):
+    if fields.sound("objectives") and not any(name in MEASURES for name in objectives):
         fields.add("objectives", f"must hold at least one of {', '.join(MEASURES)}, which training measures")
     return objectives or {"top1_error": "min"}
 
@@ -386,9 +485,9 @@ def _resources(fields: Fields) -> Resources:
             f"nearest: {int(gpu)}, {int(gpu) + 1}",
         )
     workers = fields.integer("workers", max(int(gpu), 1), 1, 1024)
-    if gpu and workers != max(int(gpu), 1):
+    if fields.sound("gpu", "workers") and gpu and workers != max(int(gpu), 1):
         fields.add("workers", f"each has one GPU, of which there are {gpu:g}; nearest: {max(int(gpu), 1)}")
-    if cpu % workers:
+    if fields.sound("cpu", "gpu", "workers") and cpu % workers:
         above = cpu + workers - cpu % workers
         fields.add("cpu", f"{cpu} cores cannot be divided by {workers} workers; nearest: {above}")
     together = _together(fields)
@@ -401,7 +500,7 @@ def _together(fields: Fields) -> int:
     given = fields.take("together", 1)
     if isinstance(given, str):
         if given != "auto":
-            fields.add("together", f"must be a number of trials, or auto, but got {shown(given)}")
+            fields.add("together", f"must be a number of trials, or auto, but got {shown(given)}", own=True)
         return 0
     return integer(given, (*fields.path, "together"), fields.problems, 1, 1000)
 
@@ -409,6 +508,8 @@ def _together(fields: Fields) -> int:
 def _check_together(fields: Fields, resources: Resources, scheduler: Scheduler, search: Search) -> None:
     """What trials that are trained together cannot do."""
     path = (*fields.path, "resources", "together")
+    if not fields.sound("resources", "scheduler", "search"):
+        return
     if resources.together != 1 and resources.workers > 1:
         fields.problems.add(
             path, f"needs trials of one process, but each has {resources.workers} workers; nearest: together: 1"
@@ -434,6 +535,12 @@ def _checkpoints(fields: Fields) -> Checkpoints:
     )
     fields.close()
     return found
+
+
+def _stall(fields: Fields) -> float | None:
+    if fields.take("stall", None) == "none":
+        return math.inf
+    return fields.number("stall", None, 0.01)
 
 
 def study_to_dict(study: Study) -> dict[str, Any]:
@@ -464,6 +571,7 @@ def study_to_dict(study: Study) -> dict[str, Any]:
         "computes_on": study.resources.computes_on,
         "weights": "keep" if study.keep_weights else "discard",
         "checkpoints": asdict(study.checkpoints),
+        "stall": "none" if study.stall == math.inf else study.stall,
         "network": dict(space.network),
         "space_recipe": dict(space.recipe) or None,
         "input": list(data.info.input),

@@ -11,10 +11,10 @@ import numpy as np
 
 from pyconv_search.errors import UserError
 from pyconv_search.space.sampling import sample
+from pyconv_search.study.growth import resolution
 from pyconv_search.study.plan import Candidate, candidate, candidates, planned_trials, trial_spec
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.study.study import Data, Resources, Study
-from pyconv_search.training.schedule import resolution
 
 # Networks that stand for those that an adaptive search will propose.
 _DRAWN = 16
@@ -63,7 +63,13 @@ def plain(rows: Sequence[Candidate], found: Estimate) -> dict[str, Any]:
     """The estimate as plain JSON values, with what was measured."""
     values = {key: value for key, value in asdict(found).items() if key not in ("rates", "longest")}
     measured = [
-        {"name": row.name, "macs": row.cost.macs, "training": rate.training, "evaluation": rate.evaluation}
+        {
+            "name": row.name,
+            "config": row.config,
+            "macs": row.cost.macs,
+            "training": rate.training,
+            "evaluation": rate.evaluation,
+        }
         for row, rate in zip(rows, found.rates, strict=True)
         if rate.measured
     ]
@@ -148,12 +154,23 @@ def trial_seconds(data: Data, recipe: Recipe, rate: Rate) -> tuple[float, float]
 
     Smaller images count by their pixels, an example of a video by its clips and crops.
     """
-    *clip, height, width = data.info.input[1:]
-    pixels = [math.prod(resolution(recipe, epoch, (height, width))) for epoch in range(recipe.epochs)]
-    training = sum(pixels) / (height * width) * data.train / rate.training
-    held_out = data.info.validation if data.validation is None else data.validation
-    views = recipe.clips * recipe.crops if clip else 1
-    return training, training + views * (recipe.epochs * held_out + data.info.test) / rate.evaluation
+    seen, of = _pixels(data, recipe)
+    training = seen / of * data.train / rate.training
+    views = recipe.clips * recipe.crops if len(data.info.input) == 4 else 1
+    return training, training + views * (recipe.epochs * data.held_out + data.info.test) / rate.evaluation
+
+
+def training_macs(data: Data, row: Candidate) -> int:
+    """The multiply-adds of a trial's training, three times those of a forward pass; smaller images by their pixels."""
+    seen, of = _pixels(data, row.recipe)
+    return 3 * row.cost.macs * data.train * seen // of
+
+
+def _pixels(data: Data, recipe: Recipe) -> tuple[int, int]:
+    """The pixels of an image over all epochs of training, and at its full size."""
+    height, width = data.info.input[-2:]
+    seen = [math.prod(resolution(recipe, epoch, (height, width))) for epoch in range(recipe.epochs)]
+    return sum(seen), height * width
 
 
 def _estimate(study: Study, rows: Sequence[Candidate], rates: Sequence[Rate], room: int, device: str) -> Estimate:

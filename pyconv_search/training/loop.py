@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyconv_search.study.growth import resolution
 from pyconv_search.training.augment import cut_out, draw_centres, mixed, normalise
 from pyconv_search.training.learner import Learner
 from pyconv_search.training.parallel import share_buffers, summed
 from pyconv_search.training.randomness import generator_of, seed_of
-from pyconv_search.training.schedule import learning_rate, resolution
+from pyconv_search.training.schedule import learning_rate
 from pyconv_search.training.source import Source, View
 from pyconv_search.training.tally import Diverged, Scores, Tally
 

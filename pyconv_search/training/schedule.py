@@ -31,19 +31,3 @@ def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
         return recipe.peak * min(1.0, (step + 1) / warm) * drops
     progress = (step - warm) / max(recipe.epochs * per_epoch - warm, 1)
     return recipe.peak * _SHAPES[recipe.schedule](progress) * drops
-
-
-def resolution(recipe: Recipe, epoch: int, image: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the images of an epoch, counted from 0, of a network made for ``image``.
-
-    They grow linearly from the recipe's ``resolution`` to all of it at epoch ``resolution_until`` · ``epochs``, in
-    whole multiples of 4 pixels, or of 32 for images of 128 pixels and more (strides would cut off the rest).
-    """
-    until = recipe.resolution_until * recipe.epochs
-    share = 1.0 if epoch >= until else recipe.resolution + (1 - recipe.resolution) * epoch / until
-    height, width = (_whole(side * share, side, 32 if side >= 128 else 4) for side in image)
-    return height, width
-
-
-def _whole(size: float, full: int, multiple: int) -> int:
-    return full if size >= full else min(max(round(size / multiple), 1) * multiple, full)

@@ -23,6 +23,7 @@ from pyconv_search.training.augment import normalise
 from pyconv_search.training.device import settle
 from pyconv_search.training.learner import Learner, make_learner
 from pyconv_search.training.source import Images, Source, View
+from pyconv_search.units import size_text
 
 # By mode the multiply-adds over those of one forward pass: each gradient takes as many again.
 MODES = {"forward": 1, "training": 3}
@@ -177,7 +178,7 @@ def measure(case: Case, seconds: float, plain: bool = False, clock: Clock | None
             raise
         said, taken = str(error).strip().splitlines()[-1:], memory.peak(case.device)
         raise UserError(
-            f"{_too_large(case)}, and there was no more after {taken / 1e9:.3g} GB: {''.join(said)}"
+            f"{_too_large(case)}, and there was no more after {size_text(taken)}: {''.join(said)}"
         ) from None
 
 
@@ -216,9 +217,9 @@ def check_memory(case: Case) -> None:
         return
     fitting = [n for n in range(1, 16) if needed(case, 2**n) <= there]
     nearest = f"nearest: {2 ** fitting[-1]}" if fitting else "the network alone is too large"
-    raise UserError(f"{_too_large(case)}, but {there / 1e9:.3g} GB are free; {nearest}")
+    raise UserError(f"{_too_large(case)}, but {size_text(there)} are free; {nearest}")
 
 
 def _too_large(case: Case) -> str:
     least = needed(case, case.recipe.batch)
-    return f"a batch of {case.recipe.batch} images needs at least {least / 1e9:.3g} GB of memory to train"
+    return f"a batch of {case.recipe.batch} images needs at least {size_text(least)} of memory to train"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyconv_search.training import pulse
+
 
 class Diverged(ArithmeticError):
     """The loss became infinite or NaN."""
@@ -40,6 +42,7 @@ class Tally:
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Count the ``logits`` (N × classes) of N images, and ``loss``, the sum of theirs."""
+        pulse.beat()
         place = ranks(logits, labels)
         count = torch.full_like(self.sums[0], len(labels))
         self.sums += torch.stack((loss.double(), (place >= 1).sum().double(), (place >= 5).sum().double(), count))

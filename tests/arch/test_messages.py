@@ -14,6 +14,8 @@ from pyconv_search.arch.spec import Architecture, Conv, Level, Stage, Stem
 from pyconv_search.errors import UserError
 from pyconv_search.fields import SpecError
 
+STEM = {"kernel": 3, "width": 8, "stride": 1, "pool": "none"}
+
 
 def mistakes(image=(3, 224, 224), **settings):
     with pytest.raises(SpecError) as caught:
@@ -35,7 +37,7 @@ def mistakes(image=(3, 224, 224), **settings):
         ({"depth": 18, "input": [3, "x", 32]}, "input[1]: must be an integer of 1 or more, but got a text ('x')"),
         (
             {"blocks": [1] * 5_000},
-            "stages[11].width: must be an integer between 1 and 65536, but got 131072; nearest: 65536",
+            "width: leads to 131,072 channels in stages[11], but there may be 65,536 at most; say width there",
         ),
         ({"blocks": []}, "blocks: must have one entry for each stage, but got an empty list; nearest: [1]"),
     ],
@@ -130,7 +132,6 @@ def test_an_architecture_written_by_hand_is_checked_too():
         "stages[0].out: a basic block puts out the 6 channels of its convolution, but got 8; nearest: 6",
         "stages[0].levels[0].kernel: must be odd, but got 4; nearest: 3, 5",
         "stages[0].levels[0].groups: 4 does not divide 6 input channels; nearest: 2",
-        "stages[0].levels[0].groups: 4 does not divide 6 output channels of the level; nearest: 2",
     ]
 
 
@@ -145,7 +146,7 @@ def test_values_of_the_wrong_kind_are_told_before_what_follows_from_them():
         "stages[0].conv.levels[0].groups: must be an integer of 1 or more, but got 0; nearest: 1",
         "stages[0].conv.levels[0].pattern[1]: must be an integer of 1 or more, but got 0; nearest: 1",
         "stages[0].conv.levels[0].axes: must be one of both, input, output, but got 'across'",
-        "stages[0].conv.levels[1].groups: must be an integer of 1 or more, but got true/false (True)",
+        "stages[0].conv.levels[1].groups: must be an integer of 1 or more, but got true/false (true)",
         "stages[0].shortcut: must be one of conv, max+conv, but got 'max'; did you mean max+conv?",
         "classes: must be an integer of 1 or more, but got 0; nearest: 1",
         "input[2]: must be an integer of 1 or more, but got a number (8.5)",
@@ -181,3 +182,27 @@ def test_output_strides_that_cannot_be():
     assert mistakes(output_stride=12) == [f"{legal}12; nearest: 8, 16"]
     for_video = ["output_stride: is for images, since it dilates; for video leave it out"]
     assert mistakes((3, 16, 224, 224), output_stride=8) == for_video
+
+
+@pytest.mark.parametrize(("sides", "told"), [((8, 8), ""), ((4, 8), "1×2"), ((8, 4), "2×1"), ((4, 4), "1×1")])
+def test_a_non_local_block_needs_two_pixels_along_each_side_of_its_own_stage(sides, told):
+    def network(blocks):
+        return resnet({"blocks": [1, 1, 1], "stem": STEM, "stages": blocks}, (3, *sides), 5)
+
+    network([{}, {"non_local": True}, {}])
+    if not told:
+        network([{}, {}, {"non_local": True}])
+        return
+    with pytest.raises(SpecError) as caught:
+        network([{}, {"non_local": True}, {"non_local": True}])
+    text = f"stages[2].non_local: subsamples features, which have {told} pixels; at least 2×2"
+    assert str(caught.value) == text
+
+
+# At the n-th level of a pyramid the groups are the divisor nearest to 4, 8 and 16, and the smaller of two.
+@pytest.mark.parametrize(("n", "width", "groups"), [(1, 15, 3), (2, 30, 6), (3, 255, 15), (1, 21, 3), (2, 77, 7)])
+def test_of_two_divisors_as_near_the_smaller_is_taken(n, width, groups):
+    network = resnet({"blocks": [1], "width": width * (n + 1), "stem": {"width": width, "kernel": 3}, "block": "bottleneck", "levels": n + 1, "split": [1] * (n + 1)}, (3, 64, 64), 5)  # fmt: skip
+    levels = network.stages[0].conv.levels
+    assert [level.width for level in levels] == [width] * (n + 1)
+    assert levels[n].groups == groups

@@ -182,7 +182,6 @@ def test_mistakes_of_the_backbone():
         (
             SegmentationHead("pyconvph", 8, 8, None, (2,), Conv((Level(3, 8, 3),)), Conv((Level(4, 8),))),
             "head.local_pyramid.levels[0].groups: 3 does not divide 8 input channels; nearest: 2, 4\n"
-            "head.local_pyramid.levels[0].groups: 3 does not divide 8 output channels of the level; nearest: 2, 4\n"
             "head.global_pyramid.levels[0].kernel: must be odd, but got 4; nearest: 3, 5",
         ),
     ],

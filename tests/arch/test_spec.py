@@ -13,7 +13,7 @@ from pyconv_search.arch.presets import PRESETS, preset
 from pyconv_search.arch.resnet import resnet
 from pyconv_search.arch.spec import Conv, Level, shortest_period
 from pyconv_search.errors import UserError
-from pyconv_search.fields import SpecError
+from pyconv_search.fields import ABSENT, SpecError
 
 GOLDEN = {
     "resnet-50": "2942d2a877ac417f9d20db01e9ddcbefa24bc3e4c15e3d5f9cf1b894e1caedf5",
@@ -54,7 +54,7 @@ def test_from_dict_inverts_to_dict(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stem": None}, "stem: is required, but missing"),
+        ({"stem": None}, "stem: has no value; write one behind it"),
         ({"foo": 1}, "foo: unknown key; did you mean form?"),
         ({"classes": "ten"}, "classes: must be an integer, but got a text ('ten')"),
         ({"classes": 10.0}, "classes: must be an integer, but got a number (10.0)"),
@@ -64,7 +64,7 @@ def test_from_dict_inverts_to_dict(name):
         ({"stages": [7]}, "stages[0]: must be a mapping, but got an integer (7)"),
         ({"stages": [{"conv": {"levels": [{"kernel": 3, "width": 8, "pattern": []}]}}]}, "stages[0].block: is required, but missing"),
         ({"head": {"kind": "fnp"}}, "head.kind: must be one of classifier, conv3x3, aspp, ppm, pyconvph, ssd, fpn, but got 'fnp'; did you mean fpn?"),
-        ({"head": {"kind": "fpn", "width": True}}, "head.width: must be an integer, but got true/false (True)"),
+        ({"head": {"kind": "fpn", "width": True}}, "head.width: must be an integer, but got true/false (true)"),
     ],
 )  # fmt: skip
 def test_values_that_are_no_architecture_are_told_with_their_place(changes, message):
@@ -93,7 +93,7 @@ def test_an_empty_pattern_is_told_with_its_place():
         ({"levels": 2}, {"levels": [2, 2, 2, 2], "kernels": [3, 5], "groups": [1, 4], "split": [1, 1]}),
         ({"levels": 2, "groups": 4.0}, {"levels": 2, "groups": [4, 4]}),
         ({"width": 64, "expansion": 4}, {"stages": [{"width": 64 * 2**i, "out": 256 * 2**i} for i in range(4)]}),
-        ({"stem": {"kernel": 7, "width": 64, "stride": 2, "pool": "max"}}, {"stem": None}),
+        ({"stem": {"kernel": 7, "width": 64, "stride": 2, "pool": "max"}}, {"stem": ABSENT}),
         (
             {"width": 8, "groups": 8, "pattern": [1, 2], "stages": [{"groups": 8}, {}, {}, {}], "axes": "both"},
             {"width": 8, "groups": 8, "pattern": [1, 2], "stages": [{"axes": "input"}, {}, {}, {}]},

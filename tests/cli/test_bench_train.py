@@ -19,6 +19,7 @@ from pyconv_search.ops.timing import Spread, Times
 from pyconv_search.study.datasets import get
 from pyconv_search.training import allocator
 from pyconv_search.training.speed import Case, Speed
+from pyconv_search.units import quantity
 
 Said = tuple[int, str, str]
 SMALL = ("--batch", 4, "--seconds", 0.001, "--threads", 1)
@@ -66,10 +67,10 @@ def test_a_table(command: Callable[..., Said]) -> None:
     assert status == 0
     lines = out.splitlines()
     macs = cost(said_network("fashion-mnist")).macs
-    assert lines[0].startswith(f"{NETWORK}: 1×28×28, {macs / 1e9:.4g} GMACs; recipe resnext-cifar: batch 4, ")
+    assert lines[0].startswith(f"{NETWORK}: 1×28×28, {quantity(macs, 'MACs', 4)}; recipe resnext-cifar: batch 4, ")
     assert ", contiguous, eager" in lines[0]
     (training,) = (line for line in lines if line.startswith("training"))
-    assert re.fullmatch(r"training +ours +[\d.,]+ +[\d.]+ +[\d.]+–[\d.]+ +[\d.]+% +[\d.]+ [MG]B", training)
+    assert re.fullmatch(r"training +ours +[\d.,]+ +[\d.]+ m?s +[\d.]+ m?s–[\d.]+ m?s +[\d.]+% +[\d.]+ [MG]B", training)
 
 
 def said_network(data: str):

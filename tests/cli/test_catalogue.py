@@ -78,8 +78,9 @@ def test_a_network_is_drawn_to_scale() -> None:
         assert words[6:] == ["depth", str(depth), "█" * bar]
     assert len({line.index("depth") + len("depth 64") for line in lines[first + 3 : first + 5]}) == 1
     assert sum(" levels" in line or "×" in line for line in lines) == 1 + 6 + 10
-    params = [float(line.split(" M params")[0].split()[-1]) for line in lines if line.startswith(("st", "head"))]
-    assert sum(params) == pytest.approx(cost(arch).params / 1e6, abs=0.003)
+    told = [line.split(" params ")[0].split()[-2:] for line in lines if line.startswith(("st", "head"))]
+    params = [float(amount) * {"k": 1e3, "M": 1e6}[prefix] for amount, prefix in told]
+    assert sum(params) == pytest.approx(cost(arch).params, rel=0.0005)
 
 
 def test_patterns_and_time_are_told() -> None:
@@ -120,6 +121,6 @@ def test_every_part_is_told(name: str, told: list[str], levels: int) -> None:
     assert [words for words in told if words not in text] == []
     assert text.count(" depth ") == levels
     assert not set(text) & set("{[") - ({"{"} if name.startswith("ps-") else set())
-    costs = [line for line in text.splitlines()[2:] if line.endswith("GMACs")]
+    costs = [line for line in text.splitlines()[2:] if line.endswith("MACs")]
     assert len({len(line) for line in costs}) == 1
     assert len(costs) == len(cost(arch).parts)

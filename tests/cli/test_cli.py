@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -45,7 +46,7 @@ def test_what_looks_at_networks_needs_neither_torch_nor_ray(words: str) -> None:
 def test_help_names_every_command(command: Callable[..., Said]) -> None:
     status, said, _ = command("--help")
     assert status == 0
-    for name in ("space", "cost", "networks", "recipes", "plan", "run", "status", "report", "data", "bench"):
+    for name in ("space", "cost", "networks", "recipes", "plan", "run", "status", "report", "repair", "data", "bench"):
         assert f"  {name} " in said
 
 
@@ -85,7 +86,7 @@ def test_a_network_in_a_json_file(command: Callable[..., Said], tmp_path: Path) 
     status, _, told = command("cost", file)
     assert (status, told.splitlines()[0]) == (1, "stem: must be a mapping, but got an integer (1)")
     file.write_text("stem: 1")
-    assert "must hold one JSON object" in command("cost", file)[2]
+    assert "is not JSON" in command("cost", file)[2]
 
 
 def test_version(command: Callable[..., Said]) -> None:
@@ -246,3 +247,17 @@ def test_an_unexpected_end_of_the_reader_is_no_traceback() -> None:
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_repair_sets_lines_aside_and_says_so(command: Callable[..., Said], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "reports/quickstart", run)
+    assert "62 records; nothing to repair" in command("repair", run)[1]
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "journal.jsonl").write_bytes(b"".join([*lines[:9], b"\0\0\n", lines[9][:50] + b"\n", *lines[10:]]))
+    status, _, error = command("status", run)
+    assert status == 1
+    assert f"`pyconv-search repair {run}`" in error
+    said = json.loads(command("repair", run, "--json")[1])
+    assert (said["kept"], said["blank"], [each["line"] for each in said["damaged"]]) == (61, 1, [11])
+    assert command("status", run)[0] == 0

@@ -60,12 +60,21 @@ def test_the_table(command: Callable[..., Said], tiny_study: Callable[..., Path]
     study = tiny_study(recipe={"epochs": 90}, seeds=10)
     _, out, _ = command("plan", study, "--images-per-second", 500)
     lines = out.splitlines()
-    assert lines[-3].endswith("images/s")
+    assert lines[-3].endswith("images/s a trial")
     assert sorted(line.split()[-1] for line in lines[-2:])[-1] == "~500"
     assert " core-hours; " in out
-    assert "if no trial is stopped early or slows another\nscaled from the rate given" in out
+    assert (
+        "if no trial is stopped early or slows another\nscaled from the rate given: 500 images/s for one trial" in out
+    )
     _, shared, _ = command("plan", tiny_study(resources={"gpu": 0.25, "cpu": 64}, seeds=10), "--images-per-second", 500)
     assert " on 1 GPU, 4 trials at a time" in shared
+    assert "while 4 such trials share its GPU (together 2,000 images/s)" in shared
+    whole = {"gpu": 8, "cpu": 8, "together": 1}
+    _, eight, _ = command("plan", tiny_study(resources=whole), "--images-per-second", 500)
+    assert "levels [2, 2, 1], on all its 8 GPUs\n" in eight
+    _, stacked, _ = command("plan", tiny_study(resources={"together": 2}, seeds=2), "--images-per-second", 500)
+    assert "slows another, and seeds are trained one by one\n" in stacked
+    assert "each takes 1 core; up to 2 seeds together; scheduler none;" in stacked
     study = tiny_study()
     _, bare, _ = command("plan", study, "--no-measure")
     assert "images/s" not in bare
@@ -81,6 +90,6 @@ def test_a_study_for_a_gpu_is_planned_where_there_is_none(
     assert (status, err) == (0, "")
     assert (
         "its hours are not known: the trials take a GPU, but PyTorch finds none on this machine; "
-        "--images-per-second X gives the rate of training of the median network, levels [" in out
+        "--images-per-second X gives the rate at which one trial trains, of the median network, levels [" in out
     )
     assert "PyTorch finds none" in json.loads(command("plan", study, "--json")[1])["estimate"]["why"]

@@ -158,11 +158,11 @@ def test_inference_peak_is_that_of_the_operators_that_run(small):
     assert calls.peak(images) == cost(small).inference_peak
 
 
+@pytest.mark.parametrize("number", [4, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
-def test_random_architectures_of_every_space(file, witnesses):
-    """``--witnesses 500`` takes minutes, and as many architectures of each space."""
+def test_random_architectures_of_every_space(file, number):
     space = load_space(file)
-    for i in range(witnesses):
+    for i in range(number):
         arch = space.architecture(draw(space, 7, i))
         assert Witness(arch).whole() == whole(cost(arch))
 

@@ -176,3 +176,23 @@ def test_inference_drops_the_feature_that_only_training_reads():
     for mode in (True, False):
         network.train(mode)(torch.randn(2, 3, 41, 58))
     assert read == [[16, 32], [32]]
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_whole_channels_are_dropped_before_the_classification_while_training(auxiliary):
+    """A tenth of them (PSPNet), the others scaled so that the expectation stays; nothing in evaluation."""
+    torch.manual_seed(0)
+    network = build(small("conv3x3", width=400))
+    part = network.head.auxiliary if auxiliary else network.head
+    shares = {}
+    before = part.context if auxiliary else part.context.out
+    before.register_forward_hook(lambda module, x, y: shares.update(read=y))
+    part.classify.register_forward_pre_hook(lambda module, x: shares.update(classified=x[0]))
+    images = torch.randn(4, 3, 41, 58)
+    network(images)
+    read, found = (shares[name].detach() for name in ("read", "classified"))
+    dropped = (found == 0).flatten(2).all(2)
+    assert dropped[(read > 0).flatten(2).any(2)].float().mean() == pytest.approx(0.1, abs=0.03)
+    torch.testing.assert_close(found[~dropped], read[~dropped] / 0.9)
+    network.eval().head.auxiliary(torch.randn(2, 16, 11, 15)) if auxiliary else network.eval()(images)
+    assert torch.equal(shares["read"], shares["classified"])

@@ -66,8 +66,8 @@ def test_rates_are_amounts_over_median_times():
 
 def test_a_roofline_is_told_in_a_line_and_in_json():
     assert str(KNOWN) == (
-        "abacus, 2 threads, float32: 5e-07 GB/s (copy of 500 B; median of 5, the fastest 2.00 times as fast), "
-        "2e-07 GMACs/s (beads; median of 7, the fastest 2.00 times as fast)"
+        "abacus, 2 threads, float32: 500.0 B/s (copy of 500 B; median of 5, the fastest 2.00 times as fast), "
+        "200.0 MACs/s (beads; median of 7, the fastest 2.00 times as fast)"
     )
     assert '"threads": 2' in dumps(asdict(KNOWN))
 
@@ -120,7 +120,7 @@ def test_the_faster_of_product_and_convolution_is_the_rate(
     assert found.rate == pytest.approx(3e10, rel=1e-9)
     assert re.fullmatch(what, found.compute.what)
     assert found.bandwidth == pytest.approx(2 * 2**27 / 0.25, rel=1e-9)
-    assert found.memory.what == "copy of 128 MiB"
+    assert found.memory.what == "copy of 134 MB"
     assert set(timed) == {"copy", "mm", "convolution"}
 
 

@@ -20,7 +20,8 @@ from pyconv_search.arch.resnet import resnet
 from pyconv_search.errors import UserError
 from pyconv_search.report.drawing.anatomy import kernel_text, used
 from pyconv_search.report.drawing.pen import dilation_colour, ink_on, kernel_face, luminance
-from pyconv_search.report.drawing.picture import draw, si, write_drawing
+from pyconv_search.report.drawing.picture import draw, write_drawing
+from pyconv_search.units import quantity
 
 SMALL = {"stem": {"kernel": 3, "width": 16, "stride": 1, "pool": "none"}, "block": "bottleneck", "depth": 29}
 JOINT = {"levels": [4, 3, 2], "pattern": [[1, 2, 1, 4], [1, 2], [1, 2, 3], [2]], "split": "bottom-heavy", "width": 32}
@@ -176,7 +177,7 @@ def test_every_part_convolution_and_cost_is_written(drawings, name):
     for part in cost(arch).parts:
         title = part.name.capitalize().replace("Stage", "Stage ")
         assert count[title] == 1
-        assert {si(part.params), si(part.macs)} <= set(words)
+        assert {quantity(part.params), quantity(part.macs)} <= set(words)
         if title != "Head":
             assert " × ".join(map(str, part.size)) in words
     labels = (re.match(r"(?:\w+: )?(\d+(?:×\d+)+), (\d+)(?:, G=(\d+))?(?:,|$)", w) for w in words)

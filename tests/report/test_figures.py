@@ -96,11 +96,20 @@ def test_a_figure_is_accessible_and_obeys_a_strict_policy(whole, draw):
 
 
 def test_the_cost_axis_says_macs(examples, tmp_path, whole):
-    assert "GMACs per image (multiply-adds)" in texts(tradeoff(digest(read(whole))))
-    rows = [examples.row(a, 0) for a in range(3)]
-    for key, said in (("macs", "GMACs per image (multiply-adds)"), ("params", "Parameters (millions)")):
+    assert "MMACs per image (multiply-adds)" in texts(tradeoff(digest(read(whole))))
+    rows = [examples.row(a, 0, activations=[7, 990, 2][a]) for a in range(3)]
+    for key, said in (
+        ("macs", "MMACs per image (multiply-adds)"),
+        ("params", "Parameters (thousands)"),
+        ("activations", "Activations"),
+        ("receptive_field", "Receptive field (pixels)"),
+    ):
         folder = examples.write(tmp_path / key, rows, objectives={"top1_error": "min", key: "min"})
-        assert said in texts(tradeoff(digest(read(folder))))
+        found = digest(read(folder))
+        assert said in texts(tradeoff(found))
+        shown = {point.name: point.x for point in points(found)}
+        factor = {"macs": 1e6, "params": 1e3}.get(key, 1)
+        assert shown == {c.name: pytest.approx(getattr(c.first, key) / factor) for c in found.candidates}
 
 
 def test_a_wide_range_of_costs_gets_a_log_axis(examples, tmp_path):

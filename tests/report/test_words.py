@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from pyconv_search.report import words
 from pyconv_search.report.stats import Summary
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (3.877, "3.88"),
-        (0.04129, "0.0413"),
-        (12345.6, "12,346"),
-        (0, "0"),
-        (-1.5, "−1.50"),
-        (None, "–"),
-        (0.9996, "1.000"),
-    ],
-)
-def test_short(value, text):
-    assert words.short(value) == text
 
 
 def test_fixed():

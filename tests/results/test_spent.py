@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from pyconv_search.report.hours import hours_of
 from pyconv_search.results import store
 from pyconv_search.results.row import Epoch
@@ -72,14 +70,7 @@ def test_the_words_and_the_last_plan(tmp_path: Path) -> None:
     found = store.read(tmp_path)
     assert found.state == "interrupted"
     assert hours_of(found) == {
-        "planned": "2.00 core-hours, 1.00 hours with 2 trials at a time, for 6 trials if none is stopped early or slows "
+        "planned": "2.00 core-hours, 1 h 00 min with 2 trials at a time, for 6 trials if none is stopped early or slows "
         "another (measured on abacus: a and b)",
-        "spent": "0.500 core-hours, 25 % of the plan; 0.444 core-hours of it training, the rest validation",
+        "spent": "30.0 core-minutes, 25 % of the plan; 26.7 core-minutes of it training, the rest validation",
     }
-
-
-@pytest.mark.parametrize(("seconds", "expected"), [(359, "5.98 minutes"), (360, "0.100 hours"), (0, "0 minutes")])
-def test_short_times_are_minutes(seconds: float, expected: str) -> None:
-    from pyconv_search.report.words import hours
-
-    assert hours(seconds) == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
 from pyconv_search.search.connection import ENVIRONMENT, needs, room, whole_device
@@ -76,7 +76,7 @@ def test_the_allocator_of_a_gpu_leaves_no_gaps():
     assert ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core shares nothing")
+@pytest.mark.skipif(usable_cores() < 2, reason="one core shares nothing")
 def test_trials_that_are_retried_alone_share_nothing(
     toy: Callable[..., Study], pretend: Callable[..., type], tmp_path: Path
 ):

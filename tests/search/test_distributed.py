@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from torch import distributed
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.results import store
 from pyconv_search.results.row import Epoch
@@ -46,7 +47,7 @@ def in_step(trial: type) -> type:
     return InStep
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two workers want two cores")
+@pytest.mark.skipif(usable_cores() < 2, reason="two workers want two cores")
 def test_workers_are_stopped_fail_die_and_go_on(toy: Toy, pretend: Make, out: Path) -> None:
     def trouble(spec: dict[str, Any], epoch: int) -> None:
         width, rank = spec["parameters"]["width"], distributed.get_rank()
@@ -72,7 +73,7 @@ def test_workers_are_stopped_fail_die_and_go_on(toy: Toy, pretend: Make, out: Pa
     assert len({worker for trial, _, worker in lines if trial == found[8].trial}) == 2
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two workers want two cores")
+@pytest.mark.skipif(usable_cores() < 2, reason="two workers want two cores")
 def test_an_interrupt_ends_the_workers_and_the_next_run_completes(
     tiny_study: Callable[..., Path], out: Path, wait_for: Callable[..., None]
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from pyconv_search.cli import text
+from pyconv_search.cli import standing
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.results import store, verdicts
 from pyconv_search.results.store import Journal
@@ -125,7 +125,7 @@ def test_every_network_is_measured_once_and_never_again(
     other = load_study(tiny_study(**{**SETTINGS, "resources": {"together": "auto", "cpu": 2}}))
     sizes(other, work, quiet(), lambda: False)
     assert len(measured) == 4  # with other resources it is another question
-    found = text.status_text(store.read(tmp_path / "run"))
+    found = standing.status_text(store.read(tmp_path / "run"))
     assert found.count("seeds together?") == 4
     assert "2 at a time: stacks of 4 are 2.00 × as fast, so together" in found
 
@@ -171,7 +171,7 @@ def test_a_study_that_measures_for_real_and_goes_on_by_its_verdict(
 ):
     monkeypatch.setattr(measuring, "WORTH_SECONDS", 0.0)
     monkeypatch.setattr(measuring.race, "__defaults__", (0.2,))
-    processes = min(os.cpu_count() or 1, 2)
+    processes = min(usable_cores(), 2)
     monkeypatch.setattr(measuring, "room", lambda study: processes)
     settings = {**SETTINGS, "search": {"rows": [{"levels": [2, 2, 1]}]}}
     outcome = runner.run(load_study(tiny_study(**settings)), tmp_path / "run", console=quiet())

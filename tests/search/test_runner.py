@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ import pytest
 import ray
 from rich.console import Console
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.report.page import render
 from pyconv_search.results import store
@@ -29,6 +31,7 @@ from pyconv_search.results.store import Journal
 from pyconv_search.search import runner
 from pyconv_search.search.ledger import STORAGE
 from pyconv_search.search.outcome import blank_row
+from pyconv_search.search.retry import Retry
 from pyconv_search.search.runner import run
 from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.work import Work
@@ -66,7 +69,7 @@ def test_every_trial_runs_once_on_reused_workers_and_never_again(
     assert set(executed(out).values()) == {1}
     assert len(found.epochs) == len(executed(out)) == 18
     workers = {line.split()[2] for line in (out / "epochs.log").read_text().splitlines()}
-    assert len(workers) <= (os.cpu_count() or 2) < 6 or (os.cpu_count() or 2) >= 6
+    assert len(workers) <= usable_cores()
     assert len(pd.read_parquet(out / "rows.parquet")) == 6
     assert optuna_states(out) == ["COMPLETE"] * 3
     lines = said.getvalue().splitlines()
@@ -275,3 +278,42 @@ def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:
         4: {f"past-{specs[0]['trial']}"},
         2: {f"past-{specs[0]['trial']}", "ray-1"},
     }
+
+
+def test_a_worker_that_stops_is_ended_and_its_trial_goes_on(
+    toy: Toy, pretend: Make, executed: Executed, out: Path
+) -> None:
+    def trouble(spec: dict[str, Any], epoch: int) -> None:
+        marker = Path(spec["folder"]) / f"stopped-{spec['trial']}"
+        doomed = spec["parameters"]["width"] == 8
+        if epoch == 2 and (doomed or not marker.exists()):
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    said = StringIO()
+    rows = [{"width": w, "levels": [1, 1, 1]} for w in (8, 16)]
+    study = toy(seeds=1, stall=0.1, search={"rows": rows})
+    outcome = run(study, out, console=Console(file=said, width=200), trial=pretend(trouble))
+    found = {row.parameters["width"]: row for row in store.read(out).rows}
+    assert (outcome.ended, outcome.complete) == (2, 1)
+    assert (found[8].status, found[8].reason) == ("failed", "lost")
+    assert re.fullmatch(r"no progress for 0\.1\d* minutes, 3 times; the worker was ended", found[8].detail)
+    assert found[16].status == "complete"
+    assert set(executed(out).values()) == {1}
+    assert len(re.findall(r"no progress for 0\.1\d* minutes; its worker is ended", said.getvalue())) == 4
+
+
+@pytest.mark.slow
+def test_rays_memory_monitor_makes_a_trial_oom(
+    toy: Toy, pretend: Make, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.0")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    study = toy(seeds=1, search={"rows": [{"width": 8, "levels": [1, 1, 1]}]}, recipe={"epochs": 3, "batch": 128})
+    assert run(study, out, trial=pretend(lambda spec, epoch: time.sleep(5))).complete == 0
+    (row,) = store.read(out).rows
+    assert (row.status, row.reason) == ("failed", "oom")
+    assert "memory" in row.detail.splitlines()[0]
+    assert Retry(accumulate=4).applied(trial_spec(study, candidates(study)[0], 0, None), row.reason)["accumulated"] == 4
+    monkeypatch.undo()
+    assert run(study, out, retry_failed=Retry(accumulate=4), trial=pretend()).complete == 1

@@ -35,6 +35,7 @@ from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.study.plan import candidates, trial_spec
 from pyconv_search.study.study import Study
 from pyconv_search.training import data, memory
+from pyconv_search.units import size_text
 
 BATCH, PARTS = 2048, 64
 NETWORK = resnet(
@@ -87,12 +88,12 @@ def test_a_trial_says_how_much_it_wanted_and_completes_in_parts(tmp_path: Path):
     asked = re.search(r"you tried to allocate (\d+) bytes", row.detail)
     assert asked
     assert 0 < int(asked[1]) < 2 * wanted
-    told = re.search(r"the process had ([\d.]+) (.)iB at most, of ([\d.]+) (.)iB that there are", row.detail)
+    told = re.search(r"the process had ([\d.]+) (.)B at most, of ([\d.]+) (.)B that there are", row.detail)
     assert told
-    had, there = (float(n) * {"M": 1, "G": 1024}[unit] for n, unit in (told.groups()[:2], told.groups()[2:]))
-    assert there == pytest.approx(most / MIB, rel=0.01)
+    had, there = (float(n) * {"M": 1e6, "G": 1e9}[unit] for n, unit in (told.groups()[:2], told.groups()[2:]))
+    assert there == pytest.approx(most, rel=0.01)
     assert 0 < had < there
-    assert f"the activations of {BATCH} images take {wanted / MIB:.1f} MiB" in row.detail
+    assert f"the activations of {BATCH} images take {size_text(wanted)}" in row.detail
     assert (again.status, again.epochs, again.environment["accumulate"]) == (
         "complete",
         1,

@@ -17,7 +17,7 @@ from pyconv_search.search.outcome import blank_row
 from pyconv_search.search.strategies import Listed, Tpe, make_strategy
 from pyconv_search.space.sampling import draw
 from pyconv_search.space.space import load_space
-from pyconv_search.study.plan import Candidate, trial_spec
+from pyconv_search.study.plan import Candidate, planned_trials, trial_spec
 from pyconv_search.study.study import Study
 
 Toy = Callable[..., Study]
@@ -172,17 +172,38 @@ def test_tpe_with_several_objectives_and_a_stopped_network(toy: Toy, tmp_path: P
     assert all(len(t.values) == 2 for t in recorded(tmp_path) if t.state.name == "COMPLETE")
 
 
-def test_an_exhausted_space_is_told(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyconv_search.search.strategies.MOST_DRAWN", 300)
-    study = tpe(toy, 24)
-    strategy = make_strategy(study, tmp_path)
-    count = 0
+def all_proposed(study: Study, folder: Path) -> tuple[Tpe, list[Candidate]]:
+    strategy, found = make_strategy(study, folder), []
+    assert isinstance(strategy, Tpe)
     while proposed := strategy.propose():
         assert strategy.shortfall == ""
         strategy.observe(proposed[0], ended(study, proposed[0]), [])
-        count += 1
+        found += proposed
+    return strategy, found
+
+
+@pytest.mark.parametrize("most_drawn", [0, 1, 300])
+def test_an_exhausted_space_is_searched_whole(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_drawn: int
+) -> None:
+    """However few draws there are, every network of the space is proposed once, and nothing is missing at the end."""
+    monkeypatch.setattr("pyconv_search.search.strategies.MOST_DRAWN", most_drawn)
+    study = tpe(toy, 24)
+    strategy, found = all_proposed(study, tmp_path)
     every = {study.space.fit(v, (1, 28, 28), 10) for v in study.space.assignments()} - {None}
-    assert count == len(every) < study.space.size
+    assert {(row.architecture, row.cost) for row in found} == every
+    assert planned_trials(study, 0) == len(found) * len(study.seeds) < 24 * len(study.seeds)
+    assert strategy.shortfall == ""
+
+
+def test_a_space_that_cannot_be_counted_may_fall_short(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyconv_search.search.strategies.MOST_DRAWN", 300)
+    monkeypatch.setattr("pyconv_search.study.supply.LISTED", 1)
+    study = tpe(toy, 24)
+    strategy, found = all_proposed(study, tmp_path)
+    count = len(found)
     assert f"found {count} of 24 different networks and no further one in 300 draws" in strategy.shortfall
     assert "the space holds 24 assignments before its 1 constraints" in strategy.shortfall
 

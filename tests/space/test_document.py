@@ -28,6 +28,11 @@ def test_values_are_those_that_pyyaml_dumped(value: object, flow: bool) -> None:
     assert parse(yaml.safe_dump(value, default_flow_style=flow)).value == value
 
 
+def _refused(text: str) -> None:
+    doc = parse(text, "f")
+    raise doc.error(doc.refused)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-3", 0.001), ("5e-4", 0.0005), ("1.5", 1.5), (".5", 0.5), ("no", "no"), ("off", "off"), ("12:30", "12:30"),
@@ -68,7 +73,7 @@ def test_every_mark_points_at_its_text() -> None:
 )
 def test_refusals_name_the_place(text: str, place: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse(text, "f")
+        _refused(text)
     assert str(caught.value).startswith(place)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -23,7 +23,6 @@ network: {depth: 20, levels: $levels, input: [3, 32, 32]}
 recipe:
   lr: $lr
   warmup: 2
-  ema:
   augment: {cutmix: $cutmix, mix: $mix}
   resolution: {until: $mix}
 """
@@ -72,7 +71,7 @@ def test_samples_differ_in_their_recipe_alone(space: Space) -> None:
         ("recipe: {augment: {mix: '$a[0]'}}", "t.yaml:4:25 recipe.augment.mix: $a[0] does not exist where a is 1"),
         ("recipe: {schedule: {steps: [$a, $]}}", "t.yaml:4:33 recipe.schedule.steps[1]: '$' is not a reference"),
         ("recipes: {lr: $b}", "t.yaml:4:1 recipes: unknown key; did you mean recipe?"),
-        ("recipe: {lr: $a}", "t.yaml:2:35 parameters.b: is used by nothing; write $b where the network or the recipe has it"),
+        ("recipe: {lr: $a}", "t.yaml:2:32 parameters.b: is used by nothing; write $b where the network or the recipe has it"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_with_their_place(recipe: str, words: str) -> None:

@@ -6,10 +6,10 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,13 +199,13 @@ constraints:
 """
     assert mistakes(text) == [
         "f.yaml:4:36 parameters.pattern.wen: unknown key; did you mean when?",
-        "f.yaml:5:34 parameters.split.when: unknown name 'level'; did you mean levels?; a condition may read the "
+        "f.yaml:5:35 parameters.split.when: unknown name 'level'; did you mean levels?; a condition may read the "
         "parameters above it; known: levels, pattern (a text stands in quotes: 'level')",
         "f.yaml:9:11 network.levels: unknown parameter 'level'; did you mean levels?; known: levels, pattern, split",
         "f.yaml:10:12 network.pattern: $pattern[3] does not exist where pattern is [1]",
         "f.yaml:12:5 constraints[0]: unknown name 'gmac'; did you mean gmacs?; known: levels, pattern, split, params, "
         "macs, gmacs, activations, receptive_field (a text stands in quotes: 'gmac')",
-        "f.yaml:13:5 constraints[1]: 'params <=' is not an expression; for example: gmacs <= 4.2, levels == [1, 1]",
+        "f.yaml:13:14 constraints[1]: 'params <=' is not an expression; for example: gmacs <= 4.2, levels == [1, 1]",
     ]
 
 
@@ -224,9 +224,10 @@ network:
     - {pattern: []}
 """
     assert mistakes(text.replace("[1, 2]}", "[1, 1]}")) == [
+        "f.yaml:3:24 parameters.groups.choice[1]: 6 does not divide 64 input channels; nearest: 4, 8 "
+        "(as network.stages[0].levels[1].groups, with groups 6)",
         "f.yaml:6:3 network.familly: unknown key; did you mean family? (with groups 1)",
         "f.yaml:8:50 network.stages[0].levels[1].kernel: must be odd, but got 4; nearest: 3, 5 (with groups 1)",
-        "f.yaml:8:72 network.stages[0].levels[1].groups: 6 does not divide 64 input channels; nearest: 4, 8 (with groups 6)",
         "f.yaml:11:17 network.stages[3].pattern: must hold at least one dilation, but got an empty list; "
         "a standard convolution is [1] (with groups 1)",
     ]
@@ -254,9 +255,9 @@ def test_conditions_that_cannot_be_evaluated_are_told_with_their_place() -> None
          "network reduces each side 32 times; at least 32×32, or fewer strides"),
         ("space: t\nnetwork: {depth: 18, input: [3, 16]}", "f.yaml:2:29 network.input: must be [channels, height, width] or, for video, time second, "
                                                            "but got [3, 16]"),
-        ("space: t\nnetwork: {depth: 18}\nparameters: {sum: {choice: [1]}}", "f.yaml:3:19 parameters.sum: is not a usable "
+        ("space: t\nnetwork: {depth: 18}\nparameters: {sum: {choice: [1]}}", "f.yaml:3:14 parameters.sum: is not a usable "
          "name: a letter (a–z), then letters, digits or _; reserved: params, macs, gmacs, activations, receptive_field, len, "
-         "sum, min, max, abs, name"),
+         "sum, min, max, abs, name, true, false"),
         ("space: t\nnetwork: {depth: 18, blocks: [2, 2, 2, 2]}", "f.yaml:2:18 network.depth: give either depth or blocks "
          "(the number of blocks in each stage), one of the two"),
         ("space: t\nnetwork: {depth: 50, stages: [{}, {}, {groups: 7}, {}]}", "f.yaml:2:48 network.stages[2].groups: 7 does "
@@ -303,12 +304,13 @@ def test_describe_answers_without_torch() -> None:
         ("space: t\nparameters: {name: {choice: [1]}}\nnetwork: {depth: 18}", "parameters.name: is not a usable name"),
     ],
 )
-def test_hostile_and_mistyped_files_are_refused_quickly(text: str, words: str) -> None:
-    begun = time.monotonic()
-    found = mistakes(text)
+def test_hostile_and_mistyped_files_are_refused_for_little_work(
+    bounded: Callable[[int], Any], text: str, words: str
+) -> None:
+    with bounded(15_000_000):
+        found = mistakes(text)
     assert any(words in line for line in found)
     assert len(found) <= 60
-    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(
@@ -320,7 +322,7 @@ def test_hostile_and_mistyped_files_are_refused_quickly(text: str, words: str) -
             "constraints: no assignment satisfies all of them",
         ),
         (
-            "space: t\nparameters: {l: {choice: [[1, 2]]}}\nnetwork: {depth: 50, groups: 3}\nconstraints: [l == 2]",
+            "space: t\nparameters: {l: {choice: [[1, 2]]}}\nnetwork: {depth: 50, groups: 3}\nconstraints: ['l == [1, 2]']",
             "network.groups: 3 does not divide 64 input channels",
         ),
         ("space: t\nparameters: {d: {int: [30, 60]}}\nnetwork: {depth: $d}", "(and 24 more mistakes here)"),
@@ -382,7 +384,7 @@ def test_an_assignment_of_a_caller_is_checked(make_space: Make, values: dict[str
         ),
         (
             "space: t\nparameters: {a: {choice: [1, 2]}}\nnetwork: {depth: 18}",
-            "f.yaml:2:17 parameters.a: is used by nothing; write $a where the network or the recipe has it, or leave it out",
+            "f.yaml:2:14 parameters.a: is used by nothing; write $a where the network or the recipe has it, or leave it out",
         ),
         (
             "space: t\nparameters: {a: {choice: [5, 2]}}\nnetwork: {depth: 18, classes: $a}",

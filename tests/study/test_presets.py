@@ -11,7 +11,7 @@ import pytest
 
 from pyconv_search.arch.published.results import PublishedRecipe, result_tables
 from pyconv_search.errors import UserError
-from pyconv_search.fields import Fields, Problems
+from pyconv_search.fields import Fields, Problems, SpecError
 from pyconv_search.report.recipes import differences
 from pyconv_search.study.presets import ABOUT, RECIPES, merged
 from pyconv_search.study.recipe import Recipe, essence, from_dict, read_recipe, to_dict
@@ -122,7 +122,7 @@ def test_what_is_given_replaces_that_and_nothing_else(
 def test_another_way_to_crop_takes_the_papers_out(write_study: Write) -> None:
     with pytest.raises(UserError, match="is another way to crop than crop; leave one of them out"):
         load_study(write_study(recipe={"preset": "psconv-imagenet", "augment": {"crop": 4}}))
-    recipe = read({"preset": "psconv-imagenet", "augment": {"crop": 4, "scale": None}})
+    recipe = read({"preset": "psconv-imagenet", "augment": {"crop": 4, "scale": [0, 0]}})
     assert (recipe.crop, recipe.scale, recipe.flip) == (4, (0.0, 0.0), True)
 
 
@@ -191,8 +191,12 @@ def test_a_warm_up_takes_a_third_of_fewer_epochs_at_most() -> None:
     assert read({"preset": "fast-small-images", "epochs": 3, "warmup": 2}).warmup == 2
 
 
-def test_null_leaves_the_presets_value() -> None:
-    assert read({"preset": "pyconv-imagenet", "augment": None, "schedule": None}) == read("pyconv-imagenet")
+@pytest.mark.parametrize("key", ["augment", "schedule", "lr", "preset", "epochs"])
+def test_a_key_without_a_value_is_a_mistake(key: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        read({"preset": "pyconv-imagenet", key: None})
+    assert str(caught.value).splitlines()[0].startswith(f"recipe.{key}: has no value; write one behind it")
+    assert len(caught.value.problems) == 1
 
 
 def test_what_identifies_a_recipe_is_what_is_not_at_its_default() -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from pyconv_search.study.growth import resolution
 from pyconv_search.study.recipe import Recipe
-from pyconv_search.training.schedule import learning_rate, resolution
+from pyconv_search.training.schedule import learning_rate
 
 
 def rates(recipe: Recipe, per_epoch: int) -> list[float]:

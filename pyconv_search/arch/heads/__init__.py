@@ -31,6 +31,8 @@ def read(value: Any, path: Path, problems: Problems, backbone: Backbone) -> Any:
         return None
     fields = Fields(value if isinstance(value, Mapping) else {"kind": value}, path, problems)
     kind = fields.text("kind", choices=("classifier", *READERS))
+    if kind is None:  # a mistake that is noted; which keys there are depends on it
+        return None
     reader = READERS.get(kind)
     head = reader(kind, fields, backbone) if reader else None
     fields.close()

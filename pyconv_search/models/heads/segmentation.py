@@ -13,6 +13,7 @@ from pyconv_search.arch.spec import Conv, pointwise
 from pyconv_search.arch.trace import Shape
 from pyconv_search.models.dimensions import average
 from pyconv_search.ops.build import build_conv
+from pyconv_search.ops.plain import Conv2d
 
 DROPOUT = 0.1
 
@@ -31,7 +32,7 @@ class Segmentation(nn.Module):
         super().__init__()
         self.context = CONTEXTS[head.kind](head, shapes[-1][0])
         self.dropout = nn.Dropout2d(DROPOUT)
-        self.classify = nn.Conv2d(head.width, classes, 1)
+        self.classify = Conv2d(head.width, classes, 1)
         self.auxiliary = Auxiliary(shapes[0][0], classes) if head.auxiliary else None
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
@@ -48,7 +49,7 @@ class Auxiliary(nn.Sequential):
         super().__init__()
         self.context = unit(spatial(AUXILIARY_WIDTH), in_width)
         self.dropout = nn.Dropout2d(DROPOUT)
-        self.classify = nn.Conv2d(AUXILIARY_WIDTH, classes, 1)
+        self.classify = Conv2d(AUXILIARY_WIDTH, classes, 1)
 
 
 # Which fields of the head below are there depends on its kind; the Architecture has seen that they are.

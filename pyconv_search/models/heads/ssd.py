@@ -13,6 +13,7 @@ from pyconv_search.arch.trace import Shape
 from pyconv_search.models.dimensions import conv, norm
 from pyconv_search.models.heads.start import xavier
 from pyconv_search.ops.build import build_conv
+from pyconv_search.ops.plain import Conv2d
 
 
 class SSDHead(nn.Module):
@@ -56,10 +57,10 @@ def _extra(in_width: int, inner: int, own: Conv, stride: int) -> nn.Sequential:
     return parts
 
 
-def _unpadded(own: Conv, in_width: int) -> nn.Conv2d:
+def _unpadded(own: Conv, in_width: int) -> Conv2d:
     (level,) = own.levels
     kernel = level.kernel
-    return nn.Conv2d(in_width, level.width, kernel, dilation=level.pattern[0], groups=level.groups, bias=False)  # type: ignore[arg-type]
+    return Conv2d(in_width, level.width, kernel, dilation=level.pattern[0], groups=level.groups, bias=False)  # type: ignore[arg-type]
 
 
 def _predicted(layers: nn.ModuleList, maps: Sequence[Tensor], numbers: int) -> Tensor:

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 from pyconv_search.arch.cost import Cost, cost
 from pyconv_search.arch.spec import Architecture, Stage
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.report.drawing.anatomy import (
     form_words,
     head_words,
@@ -39,13 +40,14 @@ from pyconv_search.report.drawing.pen import (
     text_width,
     wrapped,
 )
-from pyconv_search.report.drawing.row import rows, si
+from pyconv_search.report.drawing.row import rows
 from pyconv_search.report.drawing.slab import label
 from pyconv_search.report.svg import ROOT, printable
-from pyconv_search.report.words import clipped, count, short
+from pyconv_search.report.words import clipped, count
 from pyconv_search.results.files import replace
+from pyconv_search.units import quantity
 
-__all__ = ["draw", "si", "write_drawing"]
+__all__ = ["draw", "write_drawing"]
 
 MARGIN, HEAD = 20.0, 52.0
 SMALL = 9.5
@@ -57,7 +59,7 @@ def write_drawing(arch: Architecture, file: Path | str, name: str = "") -> Path:
 
     UserError when the name does not end in .svg or the file cannot be written.
     """
-    path = Path(file)
+    path = expanded(file)
     if path.suffix != ".svg":
         raise UserError(f"{path}: must end in .svg, the only format that drawings have")
     return replace(path, draw(arch, name).encode())
@@ -92,7 +94,7 @@ def draw(arch: Architecture, name: str = "") -> str:
 def _facts(arch: Architecture, found: Cost) -> str:
     form = f" · {form_words(arch)}" if form_words(arch) else ""
     return (
-        f"{short(found.params / 1e6)} M parameters · {short(found.gmacs)} GMACs per "
+        f"{quantity(found.params)} parameters · {quantity(found.macs, 'MACs')} per "
         f"{'image' if arch.dimensions == 2 else 'clip'} · "
         f"receptive field {found.receptive_field:,} px{form} · id {arch.arch_id[:8]}"
     )

@@ -21,12 +21,11 @@ from pyconv_search.report.drawing.pen import (
     text,
     text_width,
 )
-from pyconv_search.report.words import short
+from pyconv_search.units import quantity
 
 GAP, BELOW = 24.0, 30.0
 CARD_HEAD = 24.0
 NUMBER, LEAST_BAR = 44.0, 48.0
-PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 BARS = ("#8aa0b6", "#5b7896")
 COSTS = ("parameters", "MACs")
 WIDEST = 1560.0
@@ -53,12 +52,6 @@ class Card:
         facts = max(text_width(fact, 10) for fact in (*self.facts, self.read))
         least = LABELS if self.numbers is None else NUMBER + LEAST_BAR
         return max(title, facts, self.layers.width if self.layers else 0.0, least)
-
-
-def si(value: int) -> str:
-    """A count with three digits and a prefix: ``15.0 M``, ``1.36 G``, ``928``."""
-    factor, prefix = next(((f, p) for f, p in PREFIXES if value >= 0.9995 * f), (1, ""))
-    return f"{short(value / factor)} {prefix}" if prefix else str(value)
 
 
 def rows(cards: Sequence[Card]) -> Piece:
@@ -143,7 +136,7 @@ def _heading(card: Card) -> str:
 def _costs(card: Card, most: list[int], room: float) -> str:
     parts = []
     for i, value in enumerate(card.numbers or ()):
-        parts.append(text(0, 9 + 18 * i, si(value), 10))
+        parts.append(text(0, 9 + 18 * i, quantity(value), 10))
         parts.append(rect(NUMBER, 1 + 18 * i, max(0.5, room * value / max(most[i], 1)), 9, BARS[i]))
     return "".join(parts)
 

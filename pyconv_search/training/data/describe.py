@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
 from pyconv_search.training.data.dataset import DataSet, Passed, Split, combine_sha256, split_sha256
 from pyconv_search.training.data.encoded import Encoded
-from pyconv_search.training.data.parallel import cores, in_order
+from pyconv_search.training.data.parallel import in_order
 from pyconv_search.training.data.picture import loaded, opened
 from pyconv_search.training.data.registry import check_pack, load, locations
 from pyconv_search.training.data.video import verify
@@ -124,7 +125,7 @@ def _looked(data: DataSet, progress: Callable[[int, int], None]) -> list[_Seen]:
     splits = [split for split in data.splits.values() if isinstance(split, Encoded)]
     jobs = ((split, index) for split in splits for index in range(len(split)))
     count, found = sum(map(len, splits)), []
-    for done, seen in enumerate(in_order(_look, jobs, cores(), 16 * cores()), 1):
+    for done, seen in enumerate(in_order(_look, jobs, usable_cores(), 16 * usable_cores()), 1):
         found.append(seen)
         progress(done, count)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyconv_search.errors import UserError
-from pyconv_search.study.datasets import DataSetInfo
+from pyconv_search.study.datasets import DataSetInfo, held_out_bounds
 
 VALIDATION_SALT = "pyconv-search validation 0"
 
@@ -45,8 +45,7 @@ def validation_count(info: DataSetInfo, validation: int | None) -> int:
     if validation is None:
         return info.validation
     pool = info.train + info.validation
-    low = min(info.classes, pool // 2)
-    high = pool - low
+    low, high = held_out_bounds(info.classes, pool)
     number = isinstance(validation, int) and not isinstance(validation, bool)
     if not number or not (validation == 0 or low <= validation <= high):
         raise UserError(

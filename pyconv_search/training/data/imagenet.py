@@ -164,7 +164,7 @@ def _kaggle(path: Path) -> dict[str, str]:
     try:
         rows = csv.DictReader(io.StringIO(text.decode(), newline=""))
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
+    except Exception as error:  # a broken table raises anything at all, csv.Error among it
         raise UserError(f"{path}: is not a table of ImageId and PredictionString ({one_line(error)})") from error
 
 

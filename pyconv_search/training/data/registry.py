@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.study import datasets
 from pyconv_search.training.data.cifar import CIFAR10, CIFAR100
 from pyconv_search.training.data.dataset import DataSet, Passed, Pool, Split
@@ -22,7 +24,6 @@ from pyconv_search.training.data.kinetics import KINETICS
 from pyconv_search.training.data.pack import beside, check_same, is_pack
 from pyconv_search.training.data.pack import read as read_pack
 from pyconv_search.training.data.packing import write as write_pack
-from pyconv_search.training.data.parallel import cores
 from pyconv_search.training.data.shapes import IMAGENET_SHAPES, KINETICS_SHAPES
 from pyconv_search.training.data.shipped import FASHION_MNIST_SMALL
 
@@ -114,8 +115,8 @@ def make_pack(
     if location.tree is None:
         raise UserError(f"{location.path}: is a pack; to make another, give the official folder with --root")
     found = family.listed(location.tree, info)
-    out = beside(location.tree) if order.out is None else order.out
-    return write_pack(found, location.tree, out, order.side, order.workers or cores(), progress).path
+    out = beside(location.tree) if order.out is None else expanded(order.out)
+    return write_pack(found, location.tree, out, order.side, order.workers or usable_cores(), progress).path
 
 
 def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: int | None = None) -> tuple[Passed, ...]:
@@ -137,8 +138,7 @@ def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: i
 
 def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:
     """The counts of a subset that was read, for the estimates."""
-    validation = max(round(len(pool.train) * info.validation / (info.train + info.validation)), 1)
-    return replace(info, train=len(pool.train) - validation, validation=validation, test=len(pool.test))
+    return replace(datasets.parted(info, len(pool.train), info), test=len(pool.test))
 
 
 def _check_balance(pool: Pool, classes: int, location: Location) -> None:

@@ -51,7 +51,7 @@ def _header(data: bytes) -> list[Any]:
 
 def _whole(tree: list[Any]) -> bytes:
     header, rest = tree
-    meta = header.get("__metadata__")
+    meta = header.get("__metadata__") if isinstance(header, dict) else None
     if isinstance(meta, dict):
         header["__metadata__"] = {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()}
     text = json.dumps(header).encode()
@@ -348,29 +348,6 @@ def _read_solution(data: bytes, folder: Path) -> object:
     return _kaggle(_file(folder, "LOC_val_solution.csv", data))
 
 
-def _kits(_: Path) -> list[bytes]:
-    import scipy.io
-
-    kind = np.dtype([(name, object) for name in ("ILSVRC2012_ID", "WNID", "num_children")])
-    table = {"synsets": np.array([(1, "n1", 0), (2, "n2", 0)], kind)}
-    found = []
-    for packed in (False, True):
-        file = io.BytesIO()
-        scipy.io.savemat(file, table, do_compression=packed)
-        found.append(file.getvalue())
-    return found
-
-
-def _read_kit(data: bytes, folder: Path) -> object:
-    from pyconv_search.training.data.imagenet import _development_kit
-
-    return _development_kit(_file(folder, "meta.mat", data).parent)
-
-
-def _write_truth(folder: Path) -> None:
-    _file(folder, "ILSVRC2012_validation_ground_truth.txt", b"1\n2\n1\n")
-
-
 READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (
@@ -394,6 +371,5 @@ READERS: dict[str, Reader] = {
             "pack", _read_pack, _packs, prepare=lambda folder: (folder / "images.bin").write_bytes(bytes(9)) and None
         ),
         Reader("kaggle", _read_solution, lambda _: [b"ImageId,PredictionString\na,n1 1 2 3 4\nb,n2 1 2 3 4\n"]),
-        Reader("devkit", _read_kit, _kits, prepare=_write_truth),
     )
 }

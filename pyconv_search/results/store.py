@@ -254,6 +254,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     wrong = [key for key, kind in STUDY_KEYS.items() if not isinstance(study.get(key), kind)]
     wrong += [] if wrong or all(type(seed) is int for seed in study["seeds"]) else ["seeds"]
     wrong += [] if is_listing(study.get("networks")) else ["networks"]
+    wrong += [] if wrong or isinstance(study["space"].get("parameters", {}), dict) else ["space"]
     if wrong:
         raise UserError(f"{path}: not a resolved study: it lacks {', '.join(wrong)}, or holds something else there")
     return study

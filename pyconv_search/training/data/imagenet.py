@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import posixpath
-import struct
-import zlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,8 @@ from pyconv_search.training.data.tree import Labelled, Listing, by_folder, files
 SUFFIXES = (".jpeg", ".jpg", ".png")
 _TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 _ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "imagenet-object-localization-challenge.zip")
-# Bytes: the official files have 3 million, 0.3 million, and 2 million of a table that is not compressed.
-MOST_LABELS, MOST_META, MOST_UNPACKED = 2**26, 2**24, 2**26
+# Bytes, of which the official files have 3 million and 0.3 million; seconds.
+MOST_LABELS, MOST_META, MOST_SECONDS = 2**26, 2**24, 120
 _TRUTH, _META, _SOLUTION = "ILSVRC2012_validation_ground_truth.txt", "meta.mat", "LOC_val_solution.csv"
 
 
@@ -170,19 +171,12 @@ def _kaggle(path: Path) -> dict[str, str]:
 
 def _development_kit(place: Path) -> dict[str, str]:
     """From the name of an image to its class: a line for each image, by its number, with the number of a synset."""
-    from scipy.io import loadmat  # slow to import, and rarely needed
-
     truth, meta = place / _TRUTH, place / _META
     content, lines = (
         read_plain(meta, MOST_META, "a table of synsets"),
         read_plain(truth, MOST_LABELS, "a list of labels"),
     )
-    try:
-        _check_unpacked(content)
-        synsets = np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)["synsets"])  # type: ignore[arg-type]
-        wnids = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
-    except Exception as error:  # broken files raise anything at all
-        raise UserError(f"{meta}: is not the table of synsets of the development kit ({one_line(error)})") from error
+    wnids = _synsets(meta, content)
     try:
         numbers = [int(line) for line in lines.decode("ascii").split()]
         return {f"ILSVRC2012_val_{i:08}": wnids[number] for i, number in enumerate(numbers, 1)}
@@ -192,20 +186,31 @@ def _development_kit(place: Path) -> dict[str, str]:
         raise UserError(f"{truth}: synset {error} is none of the {len(wnids):,} classes in {meta}") from None
 
 
-def _check_unpacked(content: bytes) -> None:
-    """ValueError where a MATLAB file's compressed parts unpack to far more than a table of synsets has.
+# SciPy's reader ends the process at some damaged files, and has no limit of memory.
+_READ = """
+import io, json, resource, sys
+from scipy.io import loadmat
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29))
+found = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"]
+synsets = found.reshape(-1)
+leaves = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
+print(json.dumps(leaves))
+"""
 
-    Behind 128 bytes of text come elements, each a kind and a length of four bytes and its content; kind 15 is zlib.
-    """
-    order = "<" if content[126:128] == b"IM" else ">"
-    at, total = 128, 0
-    while at + 8 <= len(content):
-        kind, length = struct.unpack_from(f"{order}II", content, at)
-        if kind == 15:
-            total += len(zlib.decompressobj().decompress(content[at + 8 : at + 8 + length], MOST_UNPACKED + 1))
-            if total > MOST_UNPACKED:
-                raise ValueError(f"unpacks to more than {MOST_UNPACKED:,} bytes")
-        at += 8 + length
+
+def _synsets(meta: Path, content: bytes) -> dict[int, str]:
+    """The WordNet identifier of each class by its number, read by a process of its own."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _READ], input=content, capture_output=True, timeout=MOST_SECONDS, check=False
+        )
+        if done.returncode:
+            why = (done.stderr.decode(errors="replace").strip().splitlines() or ["its reader crashed"])[-1]
+            raise ValueError(why)
+        return {int(number): wnid for number, wnid in json.loads(done.stdout).items()}
+    except Exception as error:  # broken files raise anything at all
+        raise UserError(f"{meta}: is not the table of synsets of the development kit ({one_line(error)})") from error
 
 
 IMAGENET = Family(

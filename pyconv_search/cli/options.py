@@ -12,13 +12,16 @@ import typer
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import printable
-from pyconv_search.files import expanded
+from pyconv_search.files import expanded, read_json
 from pyconv_search.units import sides
 
 if TYPE_CHECKING:
     from pyconv_search.arch.spec import Architecture
     from pyconv_search.space.space import Space
     from pyconv_search.study.datasets import DataSetInfo
+
+
+MOST_BYTES = 2**22  # of a network written out in JSON, with what `cost --json` says of it
 
 
 def file_or_name(text: str) -> str:
@@ -113,10 +116,7 @@ def _written(file: Path) -> Architecture:
     """The architecture in a file of JSON, such as a line of `space sample` or what `cost --json` prints."""
     from pyconv_search.arch.canonical import from_dict
 
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: must hold one JSON object, such as a line of `space sample`: {error}") from None
+    values = read_json(file, MOST_BYTES, "a network, such as a line of `space sample`,")
     return from_dict(values.get("architecture", values) if isinstance(values, dict) else values)
 
 

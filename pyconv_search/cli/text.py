@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv_search.cli.columns import table
+from pyconv_search.cli.remarks import remarks
 from pyconv_search.results.tables import compact
 from pyconv_search.space.describe import Description, Spread
 from pyconv_search.space.space import COSTS, Space, assignment_text
@@ -140,4 +141,4 @@ def data_check_text(found: CheckReport) -> str:
             (split.name, f"{split.images:,}", least if least == most else f"{least}–{most}", split.sha256[:16])
         )
     head = f"{found.name}: ok, {'×'.join(map(str, found.input))}, {found.classes} classes, read from {found.found_at}"
-    return "\n".join([head, "", table(cells, (1, 2)), "", f"fingerprint {found.fingerprint}"])
+    return "\n".join([head, "", table(cells, (1, 2)), *remarks(found), "", f"fingerprint {found.fingerprint}"])

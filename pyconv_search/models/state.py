@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from pyconv_search.errors import UserError
 from pyconv_search.fields import kind_of, shown
-from pyconv_search.files import expanded
+from pyconv_search.files import expanded, open_plain
+from pyconv_search.models.tensors import check_header
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
@@ -42,8 +44,10 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor
 
 
 def _read(file: Path) -> Any:
+    os.close(open_plain(file))
     try:
         if file.suffix == ".safetensors":
+            check_header(file)
             return safetensors.torch.load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -51,5 +55,7 @@ def _read(file: Path) -> Any:
         raise UserError(
             f"{file}: cannot be read: no checkpoint of tensors alone; if you trust it, save its state_dict by itself"
         ) from None
+    except UserError:
+        raise
     except Exception as error:  # broken files raise anything at all
         raise UserError(f"{file}: cannot be read: {shown(' '.join(str(error).split()), 200)}") from None

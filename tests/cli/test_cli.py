@@ -86,7 +86,7 @@ def test_a_network_in_a_json_file(command: Callable[..., Said], tmp_path: Path) 
     status, _, told = command("cost", file)
     assert (status, told.splitlines()[0]) == (1, "stem: must be a mapping, but got an integer (1)")
     file.write_text("stem: 1")
-    assert "must hold one JSON object" in command("cost", file)[2]
+    assert "is not JSON" in command("cost", file)[2]
 
 
 def test_version(command: Callable[..., Said]) -> None:

@@ -37,14 +37,18 @@ def parse_binary(info: DataSetInfo, blob: Blob, count: int, label_bytes: int) ->
 
 def parse_python(info: DataSetInfo, blob: Blob, count: int, key: str) -> Split:
     """A pickled batch: ``data``, uint8 ``count`` × 3,072, and a list of labels under ``key``."""
-    batch = load_batch(blob)
+    batch = load_batch(blob, count)
     data, labels = batch.get("data"), batch.get(key)
     shape = (count, int(np.prod(info.input)))
     if not isinstance(data, np.ndarray) or data.shape != shape:
         raise UserError(f"{blob.source}: 'data' must be an array of {shape[0]} × {shape[1]} unsigned bytes{_got(data)}")
-    if not isinstance(labels, list) or len(labels) != count or any(type(label) is not int for label in labels):
+    if not isinstance(labels, list) or len(labels) != count or not all(map(_is_label, labels)):
         raise UserError(f"{blob.source}: {key!r} must be a list of {count:,} whole numbers{_got(labels)}")
     return Split(_images(info, data), as_labels(labels, info.classes, blob.source))
+
+
+def _is_label(value: object) -> bool:
+    return type(value) is int and value.bit_length() <= 128
 
 
 def _got(value: object) -> str:

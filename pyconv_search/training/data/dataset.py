@@ -34,19 +34,31 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An entry of a data set's folder that is none of its images: ``name``, its path there, and why."""
+
+    name: str
+    why: str
+
+
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The official splits of a data set as its files hold them, before validation images are held out."""
+    """The official splits of a data set as its files hold them, before validation images are held out.
+
+    ``passed``: what else lies in its folder.
+    """
 
     train: Split | Encoded
     test: Split | Encoded
+    passed: tuple[Passed, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """A data set, in memory or as encoded images. ``info`` carries the counts of these very splits.
 
-    ``found_at``: folder or archive read.
+    ``found_at``: folder or archive read. ``passed``: what lies there and is none of its images.
     """
 
     info: DataSetInfo
@@ -54,6 +66,7 @@ class DataSet:
     validation: Split | Encoded
     test: Split | Encoded
     found_at: str = ""
+    passed: tuple[Passed, ...] = ()
 
     @property
     def splits(self) -> dict[str, Split | Encoded]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
-from pyconv_search.training.data.dataset import DataSet, Split, combine_sha256, split_sha256
+from pyconv_search.training.data.dataset import DataSet, Passed, Split, combine_sha256, split_sha256
 from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.parallel import in_order
 from pyconv_search.training.data.picture import loaded, opened
@@ -34,7 +37,12 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A data set that was read in full. ``input`` is (C, H, W); ``fingerprint`` is that of the whole data set."""
+    """A data set that was read in full. ``input`` is (C, H, W); ``fingerprint`` is that of the whole data set.
+
+    ``passed``: what lies in its folder and is none of its images, with the reasons. ``converted``: how many images are
+    of other modes than RGB, by Pillow's name of the mode. ``repeated``: pairs of files that are the same byte for byte,
+    the second of each being the first that was met.
+    """
 
     name: str
     found_at: str
@@ -42,6 +50,9 @@ class CheckReport:
     classes: int
     splits: tuple[SplitReport, ...]
     fingerprint: str
+    passed: tuple[Passed, ...] = ()
+    converted: tuple[tuple[str, int], ...] = ()
+    repeated: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,9 @@ def check(
         UserError: as ``load`` and ``check_pack`` do, or with the names of all files that cannot be decoded.
     """
     data = load(name, root, classes=classes)
-    check_pack(name, root, classes)
-    broken = _broken(data, progress)
+    beside = check_pack(name, root, classes)
+    looked = _looked(data, progress)
+    broken = [seen.problem for seen in looked if seen.problem]
     if broken:
         more = [f"and {len(broken) - _NAMED:,} more"] if len(broken) > _NAMED else []
         count = f"{len(broken):,} file{'s' if len(broken) > 1 else ''}"
@@ -88,6 +100,9 @@ def check(
         classes=data.info.classes,
         splits=splits,
         fingerprint=combine_sha256({split.name: split.sha256 for split in splits}),
+        passed=data.passed + beside,
+        converted=tuple(sorted(Counter(seen.mode for seen in looked if seen.mode not in ("", "RGB")).items())),
+        repeated=_repeated(looked),
     )
 
 
@@ -96,28 +111,49 @@ def listing() -> tuple[ListingRow, ...]:
     return tuple(_row(info) for info in datasets.DATA_SETS.values())
 
 
-def _broken(data: DataSet, progress: Callable[[int, int], None]) -> list[str]:
-    """What is wrong with each file that cannot be decoded."""
+class _Seen(NamedTuple):
+    """One file that was decoded: what is wrong with it, or Pillow's mode of it, and a digest of its bytes."""
+
+    source: str
+    problem: str
+    mode: str = ""
+    digest: bytes = b""
+
+
+def _looked(data: DataSet, progress: Callable[[int, int], None]) -> list[_Seen]:
+    """Every file of a data set, decoded."""
     splits = [split for split in data.splits.values() if isinstance(split, Encoded)]
     jobs = ((split, index) for split in splits for index in range(len(split)))
     count, found = sum(map(len, splits)), []
-    for done, problem in enumerate(in_order(_problem, jobs, usable_cores(), 16 * usable_cores()), 1):
-        found += [problem] if problem else []
+    for done, seen in enumerate(in_order(_look, jobs, usable_cores(), 16 * usable_cores()), 1):
+        found.append(seen)
         progress(done, count)
     return found
 
 
-def _problem(job: tuple[Encoded, int]) -> str:
+def _look(job: tuple[Encoded, int]) -> _Seen:
     split, index = job
+    source = split.source(index)
     try:
-        data, source = split.read(index), split.source(index)
+        data, mode = split.read(index), ""
         if split.video:
             verify(data, source)
         else:
-            loaded(opened(data, source), source)
+            image = opened(data, source)
+            mode = image.mode
+            loaded(image, source)
     except UserError as error:
-        return str(error)
-    return ""
+        return _Seen(source, str(error))
+    return _Seen(source, "", mode, hashlib.blake2b(data, digest_size=16).digest())
+
+
+def _repeated(looked: list[_Seen]) -> tuple[tuple[str, str], ...]:
+    first: dict[bytes, str] = {}
+    return tuple(
+        (seen.source, earlier)
+        for seen in looked
+        if (earlier := first.setdefault(seen.digest, seen.source)) != seen.source
+    )
 
 
 def _describe(name: str, split: Split | Encoded, classes: int) -> SplitReport:

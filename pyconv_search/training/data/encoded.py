@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import read_plain
+
+# Bytes of one encoded image or video.
+MOST_BYTES = 2**28
 
 
 class Store(Protocol):
@@ -50,21 +55,21 @@ class Folder:
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Read when first asked for: on a file system in a network it takes long."""
-        return np.array([self._path(number).stat().st_size for number in range(len(self.names))], np.int64)
+        try:
+            return np.array([self._path(number).stat().st_size for number in range(len(self.names))], np.int64)
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
 
     def read(self, number: int) -> bytes:
         """As :class:`Store` has it."""
-        try:
-            return self._path(number).read_bytes()
-        except OSError as error:
-            raise UserError(f"{self._path(number)}: cannot be read ({error.strerror or error})") from error
+        return read_plain(self._path(number), MOST_BYTES, "an image or a video")
 
     def source(self, number: int) -> str:
         """As :class:`Store` has it."""
         return str(self._path(number))
 
     def _path(self, number: int) -> Path:
-        return self.root / self.names[number].decode()
+        return self.root / os.fsdecode(self.names[number])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ the data set. Loose files count only where the user pointed: MNIST, too, has fil
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -112,9 +113,14 @@ def read(location: Location, info: DataSetInfo) -> Pool:
             raise ValueError(f"{location} is complete, but nothing can read it")
         return location.reader(info)
     if layout.archive and location.path.name == layout.archive:
-        return layout.read(info, read_archive(location.path, layout.folder, layout.files))
+        return layout.read(info, read_archive(location.path, layout.folder, layout.files, most_bytes(info)))
     present = zip(layout.files, location.found, strict=True)
-    return layout.read(info, {name: read_file(location.path / found) for name, found in present})
+    return layout.read(info, {name: read_file(location.path / found, most_bytes(info)) for name, found in present})
+
+
+def most_bytes(info: DataSetInfo) -> int:
+    """More bytes than all files of a data set in memory have together: pixels, labels, the names of its images."""
+    return (info.train + info.validation + info.test) * (math.prod(info.input) + 256) + 2**20
 
 
 def _places(family: Family, root: str | os.PathLike[str] | None) -> Iterator[tuple[Path, bool]]:

@@ -9,16 +9,20 @@ images are the test split.
 from __future__ import annotations
 
 import csv
+import io
+import json
+import posixpath
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from pyconv_search.errors import UserError
+from pyconv_search.files import read_plain
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.training.data import pack
-from pyconv_search.training.data.dataset import Pool
+from pyconv_search.training.data.dataset import Passed, Pool
 from pyconv_search.training.data.files import one_line
 from pyconv_search.training.data.find import Family, Location
 from pyconv_search.training.data.tree import Labelled, Listing, by_folder, files, folders, listing
@@ -26,6 +30,8 @@ from pyconv_search.training.data.tree import Labelled, Listing, by_folder, files
 SUFFIXES = (".jpeg", ".jpg", ".png")
 _TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 _ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "imagenet-object-localization-challenge.zip")
+# Bytes, of which the official files have 3 million and 0.3 million; seconds.
+MOST_LABELS, MOST_META, MOST_SECONDS = 2**26, 2**24, 120
 _TRUTH, _META, _SOLUTION = "ILSVRC2012_validation_ground_truth.txt", "meta.mat", "LOC_val_solution.csv"
 
 
@@ -104,8 +110,7 @@ def _wrong_classes(count: int, info: DataSetInfo) -> str:
 def _test(tree: Path, classes: tuple[str, ...], info: DataSetInfo) -> Labelled:
     """The official validation images, in folders or flat. Of a subset, those of its classes."""
     inner = folders(tree / "val")
-    if not inner:
-        flat = _flat(tree)
+    flat = Labelled((), ()) if inner else _flat(tree)
     missing = sorted(set(classes) - set(inner or flat.classes))
     extra = sorted(set(inner or flat.classes) - set(classes))
     if missing or (extra and not info.subset):
@@ -114,13 +119,15 @@ def _test(tree: Path, classes: tuple[str, ...], info: DataSetInfo) -> Labelled:
         raise UserError(f"{tree / 'val'}: {what}{more}, which train/ {'has' if missing else 'has not'}")
     if inner:
         return by_folder(tree, "val", classes, SUFFIXES)
-    kept = [pair for pair in zip(flat.names, flat.classes, strict=True) if pair[1] in set(classes)]
-    return Labelled(tuple(name for name, _ in kept), tuple(owner for _, owner in kept))
+    pairs, known = list(zip(flat.names, flat.classes, strict=True)), set(classes)
+    kept = [pair for pair in pairs if pair[1] in known]
+    others = tuple(Passed(name, "is of no class of train/") for name, owner in pairs if owner not in known)
+    return Labelled(tuple(name for name, _ in kept), tuple(owner for _, owner in kept), flat.passed + others)
 
 
 def _flat(tree: Path) -> Labelled:
     """The images in val/ and their classes, which lie in a file elsewhere."""
-    names = files(tree / "val", SUFFIXES)
+    found = files(tree, "val", SUFFIXES)
     for place in _label_places(tree):
         if (place / _SOLUTION).is_file():
             source, known = place / _SOLUTION, _kaggle(place / _SOLUTION)
@@ -133,14 +140,14 @@ def _flat(tree: Path) -> Labelled:
             f"{tree / 'val'}: has no folders of classes, and {_TRUTH} with {_META} (of the development kit) or "
             f"{_SOLUTION} (of Kaggle) is not beside it; put one of them into {tree}"
         )
-    stems = [name.rsplit(".", 1)[0] for name in names]
+    stems = [posixpath.basename(name).rsplit(".", 1)[0] for name in found.names]
     unknown = [stem for stem in stems if stem not in known]
     if unknown:
         raise UserError(
             f"{source}: has {len(known):,} labels, but none for {unknown[0]} "
-            f"({len(unknown):,} of the {len(names):,} images in {tree / 'val'} have none)"
+            f"({len(unknown):,} of the {len(stems):,} images in {tree / 'val'} have none)"
         )
-    return Labelled(tuple(f"val/{name}" for name in names), tuple(known[stem] for stem in stems))
+    return Labelled(found.names, tuple(known[stem] for stem in stems), found.passed)
 
 
 def _label_places(tree: Path) -> Iterator[Path]:
@@ -152,30 +159,56 @@ def _label_places(tree: Path) -> Iterator[Path]:
 
 def _kaggle(path: Path) -> dict[str, str]:
     """From the name of an image to its class: a table of names and of class identifiers, each with boxes."""
+    text = read_plain(path, MOST_LABELS, "a table of labels")
     try:
-        with path.open(newline="", encoding="utf-8") as text:
-            return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(text)}
+        rows = csv.DictReader(io.StringIO(text.decode(), newline=""))
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except Exception as error:  # a broken table raises anything at all, csv.Error among it
         raise UserError(f"{path}: is not a table of ImageId and PredictionString ({one_line(error)})") from error
 
 
 def _development_kit(place: Path) -> dict[str, str]:
     """From the name of an image to its class: a line for each image, by its number, with the number of a synset."""
-    from scipy.io import loadmat  # slow to import, and rarely needed
-
     truth, meta = place / _TRUTH, place / _META
+    content, lines = (
+        read_plain(meta, MOST_META, "a table of synsets"),
+        read_plain(truth, MOST_LABELS, "a list of labels"),
+    )
+    wnids = _synsets(meta, content)
     try:
-        synsets = np.atleast_1d(loadmat(meta, squeeze_me=True)["synsets"])
-        wnids = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
-    except Exception as error:  # broken files raise anything at all
-        raise UserError(f"{meta}: is not the table of synsets of the development kit ({one_line(error)})") from error
-    try:
-        numbers = [int(line) for line in truth.read_text(encoding="ascii").split()]
+        numbers = [int(line) for line in lines.decode("ascii").split()]
         return {f"ILSVRC2012_val_{i:08}": wnids[number] for i, number in enumerate(numbers, 1)}
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{truth}: is not one number a line ({one_line(error)})") from error
     except KeyError as error:
         raise UserError(f"{truth}: synset {error} is none of the {len(wnids):,} classes in {meta}") from None
+
+
+# SciPy's reader ends the process at some damaged files, and has no limit of memory.
+_READ = """
+import io, json, resource, sys
+from scipy.io import loadmat
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29))
+found = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"]
+synsets = found.reshape(-1)
+leaves = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
+print(json.dumps(leaves))
+"""
+
+
+def _synsets(meta: Path, content: bytes) -> dict[int, str]:
+    """The WordNet identifier of each class by its number, read by a process of its own."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _READ], input=content, capture_output=True, timeout=MOST_SECONDS, check=False
+        )
+        if done.returncode:
+            why = (done.stderr.decode(errors="replace").strip().splitlines() or ["its reader crashed"])[-1]
+            raise ValueError(why)
+        return {int(number): wnid for number, wnid in json.loads(done.stdout).items()}
+    except Exception as error:  # broken files raise anything at all
+        raise UserError(f"{meta}: is not the table of synsets of the development kit ({one_line(error)})") from error
 
 
 IMAGENET = Family(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import read_plain
 from pyconv_search.training.data import pack
 from pyconv_search.training.data.encoded import Folder
 from pyconv_search.training.data.parallel import in_order
@@ -45,12 +46,13 @@ def write(
     """
     if out.exists():
         raise UserError(f"{out}: exists already; remove it to pack again, or choose another place with --out")
-    store, now = found.store(tree), stamp(tree)
+    store, now = found.store(tree), stamp(tree, found.inner)
     part = out.with_name(f"{out.name}.part")
     try:
         lengths = _begin(part, found, store, side)
         lengths = _append(part, store, lengths, partial(shrunk, store, side=side), workers, progress)
-        head = {"format": pack.FORMAT, "side": side, "train": found.train, "classes": found.classes, "stamp": now}
+        head = {"format": pack.FORMAT, "side": side, "train": found.train, "classes": found.classes}
+        head |= {"stamp": now, "inner": found.inner}
         _index(part / pack.INDEX, head, found, store, lengths)
         for name in (_BEGUN, _LENGTHS):
             (part / name).unlink()
@@ -81,18 +83,27 @@ def _begin(part: Path, found: Listing, store: Folder, side: int) -> npt.NDArray[
     """What ``lengths.bin`` says of the images that need not be packed again, N × 2. The folder is made if need be."""
     names = hashlib.sha256(found.names.tobytes() + found.labels.tobytes()).hexdigest()
     key = json.dumps({"format": pack.FORMAT, "side": side, "quality": pack.QUALITY, "names": names})
-    if not (part / _BEGUN).is_file() or (part / _BEGUN).read_text(encoding="utf-8") != key:
+    if not _is_of(part / _BEGUN, key):
         if part.exists():
             shutil.rmtree(part)
         part.mkdir(parents=True)
         for name in (pack.IMAGES, _LENGTHS):
             (part / name).touch()
         (part / _BEGUN).write_text(key, encoding="utf-8")
-    raw = (part / _LENGTHS).read_bytes()
+    raw = read_plain(part / _LENGTHS, 16 * len(store.names) + 15, "a record of these images")
     lengths = np.frombuffer(raw[: len(raw) // 16 * 16], "<i8").reshape(-1, 2).astype(np.int64)
-    there = np.cumsum(lengths[:, 0]) <= (part / pack.IMAGES).stat().st_size
+    size = (part / pack.IMAGES).stat().st_size
+    there = (lengths[:, 0] > 0) & (lengths[:, 0] <= size) & (np.cumsum(lengths[:, 0]) <= size)
     whole = there & (lengths[:, 1] == store.sizes[: len(lengths)])
     return lengths[: len(whole) if whole.all() else int(whole.argmin())]
+
+
+def _is_of(begun: Path, key: str) -> bool:
+    """Whether the file says that the images packed so far are those that ``key`` stands for."""
+    try:
+        return read_plain(begun, len(key.encode()), "a digest") == key.encode()
+    except UserError:
+        return False
 
 
 def _append(

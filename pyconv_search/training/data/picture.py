@@ -19,6 +19,11 @@ from pyconv_search.training.data.files import one_line
 FORMATS = ("JPEG", "PNG")
 RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
+# What Pillow converts to RGB as it should; alpha and the transparent entry of a palette are dropped.
+_CONVERTED = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+# Memory that one image may take while it is decoded: 56 million pixels of a PNG file, 112 million of most JPEG files.
+MOST_BYTES = 450_000_000
+_NEAREST = ((np.arange(2**16) + 128) // 257).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,9 @@ def _part(corner: tuple[int, int], resized: tuple[int, int], size: tuple[int, in
 def pixels(data: bytes, source: str, see: See, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """What ``see`` chooses of an encoded image as RGB of ``size`` (height, width): height × width × 3.
 
-    Resized bilinearly with antialiasing, as Pillow does. Grey, CMYK and palette images are converted; the orientation
-    that a camera noted is left alone, as it is in ImageNet's usual readers. A JPEG file that is four or more times
-    larger than needed is decoded at a half, a quarter or an eighth of its size.
+    Resized bilinearly with antialiasing, as Pillow does. The image is converted as :func:`loaded` has it; the
+    orientation that a camera noted is left alone, as torchvision's ImageFolder leaves it. A JPEG file that is four or
+    more times larger than needed is decoded at a half, a quarter or an eighth of its size.
 
     Raises:
         UserError: naming ``source``, if the bytes are no complete image.
@@ -145,20 +150,50 @@ def cut(image: Image.Image, look: Look, size: tuple[int, int]) -> npt.NDArray[np
 
 
 def opened(data: bytes, source: str) -> Image.Image:
-    """An encoded image of which the head alone is read; UserError naming ``source`` if it is none."""
+    """An encoded image of which the head alone is read.
+
+    Raises:
+        UserError: naming ``source``, if it is none, or would take more than MOST_BYTES of memory.
+    """
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         what = "is empty" if not data else f"is not an image in the format {' or '.join(FORMATS)}"
         raise UserError(f"{source}: {what}; get it again") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{source}: is too large to be decoded ({one_line(error)}); make it smaller") from None
     except Exception as error:  # broken files raise anything at all
         raise UserError(f"{source}: is not a readable image ({one_line(error)}); get it again") from error
+    needed = image.width * image.height * _bytes_per_pixel(image)
+    if needed > MOST_BYTES:
+        raise UserError(
+            f"{source}: has {image.width:,}×{image.height:,} pixels, which take {needed / 1e6:,.0f} MB to decode, "
+            f"but {MOST_BYTES / 1e6:,.0f} MB is the most; make it smaller"
+        )
+    return image
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Pillow's four bytes, four more of a copy unless it is a JPEG in RGB, and a progressive JPEG's coefficients."""
+    copied = (image.format, image.mode) != ("JPEG", "RGB")
+    return 4 + 4 * copied + 2 * len(image.getbands()) * bool(image.info.get("progressive"))
 
 
 def loaded(image: Image.Image, source: str) -> Image.Image:
-    """The whole image, decoded, as RGB; UserError naming ``source`` if it is not complete."""
+    """The whole image, decoded, as RGB of eight bits.
+
+    Grey of 16 bits is rounded to the nearest of 256 levels; of colours of 16 bits Pillow keeps the higher eight, which
+    is the same to within one level. Alpha is dropped.
+
+    Raises:
+        UserError: naming ``source``, if it is not complete, or of a kind that is not converted.
+    """
     try:
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        if image.mode.startswith("I"):
+            image = Image.fromarray(_NEAREST[np.clip(np.asarray(image), 0, 2**16 - 1)])
+        if image.mode in _CONVERTED:
+            return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # broken files raise anything at all
         raise UserError(f"{source}: is not a complete image ({one_line(error)}); get it again") from error
+    raise UserError(f"{source}: is of Pillow's mode {image.mode}; what is read is grey, colour, palette and CMYK")

@@ -14,7 +14,7 @@ from pyconv_search.errors import UserError
 from pyconv_search.files import expanded
 from pyconv_search.study import datasets
 from pyconv_search.training.data.cifar import CIFAR10, CIFAR100
-from pyconv_search.training.data.dataset import DataSet, Pool, Split
+from pyconv_search.training.data.dataset import DataSet, Passed, Pool, Split
 from pyconv_search.training.data.encoded import Encoded
 from pyconv_search.training.data.fashion_mnist import FASHION_MNIST
 from pyconv_search.training.data.find import Family, Location, choose, read, search
@@ -81,6 +81,7 @@ def load(
         validation=pool.train.take(held_out),
         test=pool.test,
         found_at=str(location.path),
+        passed=pool.passed,
     )
 
 
@@ -118,8 +119,10 @@ def make_pack(
     return write_pack(found, location.tree, out, order.side, order.workers or usable_cores(), progress).path
 
 
-def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: int | None = None) -> None:
+def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: int | None = None) -> tuple[Passed, ...]:
     """Compare a pack that ``load`` would use with the folder beside it, file by file, by name, size and class.
+
+    Returns what else lies in that folder; nothing where no pack would be used.
 
     Raises:
         UserError: where a file was added, removed, renamed or replaced by one of another size since it was packed.
@@ -129,6 +132,8 @@ def check_pack(name: str, root: str | os.PathLike[str] | None = None, classes: i
     if family.listed is not None and location.tree is not None and is_pack(location.path):
         found = family.listed(location.tree, datasets.get(name, classes))
         check_same(read_pack(location.path), found, location.tree)
+        return found.passed
+    return ()
 
 
 def _counted(info: datasets.DataSetInfo, pool: Pool) -> datasets.DataSetInfo:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
 import tarfile
@@ -205,3 +206,39 @@ def test_real_cifar10_where_it_is_found(make):
     mean, std = make.mean_std(np.concatenate([data.train.images, data.validation.images]))
     assert data.info.mean == pytest.approx(mean, abs=5e-5)
     assert data.info.std == pytest.approx(std, abs=5e-5)
+
+
+def claim(path, members: list[tuple[bytes, int, bytes]], tail: bytes = b"") -> None:
+    """A .tar.gz of headers that claim a name, a size and a type, each alone, and what follows."""
+    with gzip.open(path, "wb", 1) as file:
+        for name, size, kind in members:
+            info = tarfile.TarInfo(name.decode())
+            info.size, info.type = size, kind
+            file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.write(tail)
+
+
+@pytest.mark.parametrize(
+    ("members", "tail", "message"),
+    [
+        ([(b"zeros", 40 * 10**9, tarfile.REGTYPE)], 10**6, "holds 40,000,000,000 bytes, which no archive of this data"),
+        ([(b"cifar-10-batches-bin/test_batch.bin", 40 * 10**9, tarfile.REGTYPE)], 0, "holds 40,000,000,000 bytes"),
+        ([(b"a", 0, tarfile.REGTYPE)] * 1_001, 0, "holds more than 1,000 files"),
+        ([(b"a", 2_000_000, tarfile.REGTYPE)], 2_000_000, "bytes"),
+        ([(b"long", 100_000, tarfile.GNUTYPE_LONGNAME)], 10**6, "holds a header of 100,000 bytes"),
+        ([(b"pax", 40 * 10**9, tarfile.XHDTYPE)], 10**6, "holds a header of 40,000,000,000 bytes"),
+    ],
+)
+def test_archives_that_are_never_read_through(tiny, members, tail, message):
+    claim(tiny / "cifar-10-binary.tar.gz", members, bytes(tail))
+    with pytest.raises(UserError, match=rf"cifar-10-binary\.tar\.gz: .*{message}"):
+        load("cifar10", tiny / "cifar-10-binary.tar.gz")
+
+
+def test_an_archive_with_zeros_without_end_behind_it(tiny, make):
+    """The end mark of tar, and then gigabytes that gzip's checksum is over."""
+    path = write_archive(tiny / "cifar-10-binary.tar.gz", official_files(make, "cifar10", "binary"))
+    load("cifar10", path)
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(3_000_000)))
+    with pytest.raises(UserError, match="has more bytes than all of the data set; get it again"):
+        load("cifar10", path)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 from pathlib import Path
 
 import pytest
 
 from pyconv_search.errors import UserError
-from pyconv_search.training.data import files, find, load, locations
+from pyconv_search.training.data import find, load, locations
+from pyconv_search.training.data.files import read_file
 
 USUAL = find.USUAL_PLACES  # taken before the fixture empties it
 
@@ -113,11 +116,11 @@ def test_unreadable_folder(tiny):
 def test_unreadable_file(tiny, make, monkeypatch):
     make.fashion(tiny)
 
-    def refuse(path, mode):
+    def refuse(path, *how):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte: cannot be read \(Permission denied\)"):
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte: cannot be read: Permission denied"):
         load("fashion-mnist", tiny)
 
 
@@ -138,9 +141,22 @@ def test_found_at_holds_in_another_working_directory(places, make, monkeypatch):
     assert load("fashion-mnist", found_at).found_at == found_at
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_file_that_unpacks_without_end_is_refused(tiny, make, monkeypatch, suffix):
-    make.fashion(tiny, suffix)
-    monkeypatch.setattr(files, "_MOST_BYTES", 100)
-    with pytest.raises(UserError, match=f"train-images-idx3-ubyte{suffix}: unpacks to more than 100 bytes"):
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path, suffix):
+    content = bytes(2_000_000)
+    path = tmp_path / f"images{suffix}"
+    path.write_bytes({"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[suffix](content))
+    assert read_file(path, 2_000_000).data == content
+    with pytest.raises(UserError, match=f"images{suffix}: has more bytes than all of the data set"):
+        read_file(path, 1_999_999)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tiny, make):
+    make.fashion(tiny)
+    os.mkfifo(tiny / "pipe.gz")
+    with pytest.raises(UserError, match=r"pipe\.gz: cannot be read: it is not a plain file"):
+        read_file(tiny / "pipe.gz", 100)
+    (tiny / "t10k-labels-idx1-ubyte").unlink()
+    os.mkfifo(tiny / "t10k-labels-idx1-ubyte")
+    with pytest.raises(UserError, match="lacks t10k-labels-idx1-ubyte"):
         load("fashion-mnist", tiny)

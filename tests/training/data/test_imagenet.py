@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from pyconv_search.errors import UserError
 from pyconv_search.study import datasets
-from pyconv_search.training.data import Encoded, check, fingerprint, load, locations
+from pyconv_search.training.data import Encoded, check, fingerprint, imagenet, load, locations
 
 
 def names(split: Encoded) -> list[str]:
@@ -175,3 +176,26 @@ def test_the_odd_files_of_the_real_imagenet_are_no_mistake(tiny, make):
     files[3].write_bytes(png.getvalue())
     assert [Image.open(file).format for file in files] == ["JPEG", "JPEG", "JPEG", "PNG"]
     check("imagenet", tiny)
+
+
+def test_a_development_kit_at_which_scipy_crashes_or_finds_nothing(tiny, make, monkeypatch):
+    """SciPy ends the process at some damaged files; the one that reads images stays."""
+    make.imagenet(tiny, flat=True)
+    kit = make.development_kit(tiny / "ILSVRC2012_devkit_t12" / "data")
+    content = (kit / "meta.mat").read_bytes()
+    for damaged in (b"", content[:200], content[:361] + b"\xda" + content[361:]):
+        (kit / "meta.mat").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"meta\.mat: is not the table of synsets of the development kit"):
+            load("imagenet", tiny)
+    monkeypatch.setattr(imagenet, "_READ", "import os; os.abort()")
+    with pytest.raises(UserError, match=r"meta\.mat: is not the table of synsets .* \(its reader crashed\)"):
+        load("imagenet", tiny)
+
+
+def test_labels_that_are_no_plain_files(tiny, make):
+    make.imagenet(tiny, flat=True)
+    kit = make.development_kit(tiny)
+    (kit / "meta.mat").unlink()
+    os.mkfifo(kit / "meta.mat")
+    with pytest.raises(UserError, match=r"meta\.mat: cannot be read: it is not a plain file"):
+        load("imagenet", tiny)

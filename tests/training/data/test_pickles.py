@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from pyconv_search.errors import UserError
 from pyconv_search.training.data.files import Blob
-from pyconv_search.training.data.pickles import load_batch
+from pyconv_search.training.data.pickles import load_batch as load_batch_of
 
 
 def blob(data: bytes) -> Blob:
     return Blob("folder/data_batch_1", data)
+
+
+def load_batch(blob: Blob) -> dict:
+    return load_batch_of(blob, 100)
 
 
 def python2(make) -> bytes:
@@ -107,3 +111,61 @@ def test_every_cut_is_noticed(make):
 def test_noise_is_told_and_never_crashes(noise):
     with pytest.raises(UserError):
         load_batch(blob(b"\x80\x02" + noise.replace(b"}", b"").replace(b"d", b"")))
+
+
+def doubled(depth: int) -> bytes:
+    """Steps that leave on the stack a tuple of twice the tuple before, so many deep: hashing it takes 2**depth."""
+    return b"K\x07" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(depth))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        b"}" + doubled(40) + b"K\x01s.",
+        b"}(" + doubled(40) + b"K\x01u.",
+        b"(" + doubled(40) + b"K\x01d.",
+        b"}(U\x04dataK\x01" + doubled(40) + b"K\x01u.",
+        # Inside of a value, and as the state of something that is built.
+        b"}U\x04data}" + doubled(40) + b"K\x01ss.",
+        b"cnumpy\ndtype\n}" + doubled(40) + b"K\x01sb.",
+    ],
+)
+def test_keys_that_would_hash_for_ever_are_refused(steps):
+    with pytest.raises(UserError, match=r"not a readable pickle of a CIFAR batch .a key that is no text"):
+        load_batch(blob(b"\x80\x02" + steps))
+
+
+def test_the_doubled_tuple_is_what_it_says():
+    assert pickle.loads(b"\x80\x02" + doubled(2) + b".") == ((7, 7), (7, 7))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (b"]" + b"N0" * 20_000 + b".", "more steps than so many images need"),
+        (b"N" * 20_000 + b".", "more steps than so many images need"),
+        (b"\x8f.", "step 0x8f is of no use"),  # a set, whose members would be hashed
+        (b"\x96" + struct.pack("<Q", 2**62) + b".", "step 0x96 is of no use"),  # a bytearray of any length
+        (b"U\x01aq\x00c_codecs\nencode\n(h\x00h\x00tR.", "TypeError|not a dictionary|has no attribute"),
+        (b"K\x01r" + struct.pack("<I", 2**31) + b".", "a int, not a dictionary"),
+    ],
+)
+def test_steps_without_end_and_memory_for_nothing_are_refused(steps, message):
+    with pytest.raises(UserError, match=message):
+        load_batch(blob(b"\x80\x02" + steps))
+
+
+def test_a_text_is_not_encoded_again_and_again():
+    text = b"X" + struct.pack("<I", 10_000) + b"a" * 10_000
+    once = b"c_codecs\nencode\n(h\x00X\x06\0\0\0latin1tR"
+    start = b"\x80\x02" + text + b"q\x000}U\x01a"
+    assert load_batch(blob(start + once + b"s."))["a"] == b"a" * 10_000
+    with pytest.raises(UserError, match="encodes the same text again and again"):
+        load_batch(blob(start + (once + b"0") * 5 + once + b"s."))
+
+
+def test_messages_are_short(make):
+    for hostile in (b"cnumpy\n" + b"x" * 900_000 + b"\n.", b"c" + b"x" * 900_000 + b"\nload\n."):
+        with pytest.raises(UserError) as caught:
+            load_batch(blob(b"\x80\x02" + hostile))
+        assert len(str(caught.value)) < 500

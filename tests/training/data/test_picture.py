@@ -5,13 +5,25 @@ from __future__ import annotations
 import io
 import math
 import random
+import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pyconv_search.errors import UserError
-from pyconv_search.training.data.picture import Look, central_crop, pixels, resized_crop, short_side_crop
+from pyconv_search.training.data.picture import (
+    Look,
+    central_crop,
+    loaded,
+    opened,
+    pixels,
+    resized_crop,
+    short_side_crop,
+)
 
 SHAPES = [(40, 30), (30, 40), (33, 33), (90, 17), (24, 101)]
 
@@ -130,3 +142,126 @@ def test_what_is_no_image_is_told_by_name(make, data, words):
     data = make.jpeg(1)[:-100] if data is None else data
     with pytest.raises(UserError, match=rf"^here/x\.JPEG: {words}.*get it again$"):
         pixels(data, "here/x.JPEG", lambda w, h: Look((0, 0, w, h)), (8, 8))
+
+
+def png(depth: int, kind: int, values: np.ndarray, **chunks: bytes) -> bytes:
+    """A PNG file written by its specification. ``values``: height × width × samples, of ``depth`` bits.
+
+    ``kind``: 0 grey, 2 colour, 3 palette, 4 and 6 with alpha.
+    """
+    height, width = values.shape[:2]
+    lines = b""
+    for row in values.reshape(height, -1):
+        bits = "".join(format(int(value), f"0{depth}b") for value in row)
+        bits += "0" * (-len(bits) % 8)
+        lines += b"\0" + bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))]
+    parts += [chunk(name.encode(), data) for name, data in chunks.items()]
+    parts += [chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "depth"),
+    [
+        *((0, d) for d in (1, 2, 4, 8, 16)),
+        *((3, d) for d in (1, 2, 4, 8)),
+        *((k, d) for k in (2, 4, 6) for d in (8, 16)),
+    ],
+)
+@pytest.mark.parametrize("transparent", [False, True])
+def test_every_kind_of_png_is_its_samples_scaled(kind, depth, transparent):
+    draws = np.random.default_rng(depth + 16 * kind)
+    values = draws.integers(0, 2**depth, (9, 7, SAMPLES[kind]))
+    values[0, 0], values[0, 1] = 0, 2**depth - 1
+    palette = draws.integers(0, 256, (2 ** min(depth, 8), 3))
+    chunks = {"PLTE": palette.astype(np.uint8).tobytes()} if kind == 3 else {}
+    if transparent and kind in (0, 2, 3):
+        chunks["tRNS"] = {0: b"\0\1", 2: b"\0\1\0\1\0\1", 3: b"\0\x80"}[kind]
+    if kind == 3:
+        expected = palette[values[..., 0]].astype(float)
+    else:
+        expected = values * 255 / (2**depth - 1)
+        expected = np.repeat(expected[..., :1], 3, 2) if kind in (0, 4) else expected[..., :3]
+    found = np.asarray(loaded(opened(png(depth, kind, values, **chunks), "it"), "it"))
+    assert (found.shape, found.dtype) == ((9, 7, 3), np.uint8)
+    # Half a level is the nearest; Pillow keeps the higher bytes of colours of 16 bits.
+    assert np.abs(found - expected).max() <= (1 if depth == 16 and kind != 0 else 0.5)
+
+
+def test_all_levels_of_grey_of_sixteen_bits():
+    values = np.arange(2**16).reshape(256, 256, 1)
+    found = np.asarray(loaded(opened(png(16, 0, values), "it"), "it"))[..., 0].ravel()
+    exact = np.arange(2**16) / 257
+    assert np.abs(found - exact).max() <= 0.5
+    seen = pixels(png(16, 0, values), "it", lambda w, h: Look((0, 0, w, h)), (256, 256))
+    np.testing.assert_array_equal(seen[..., 1].ravel(), found)
+
+
+def test_the_mode_that_older_pillows_give_grey_of_sixteen_bits():
+    for mode, kind in (("I", np.int32), ("I;16B", ">u2")):
+        image = Image.frombytes(mode, (3, 1), np.array([0, 32767, 65535], kind).tobytes())
+        assert np.asarray(loaded(image, "it"))[0, :, 0].tolist() == [0, 127, 255]
+
+
+def test_cmyk_is_converted_by_its_definition():
+    levels = np.repeat([[0, 90, 255]], 3, 0).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    inks = np.stack([levels, levels.T, np.full_like(levels, 40), np.full_like(levels, 30)], -1)
+    file = io.BytesIO()
+    Image.fromarray(inks, "CMYK").save(file, "JPEG", quality=100, subsampling=0)
+    found = np.asarray(loaded(opened(file.getvalue(), "it"), "it"), float)
+    expected = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:]) / 255
+    assert np.abs(found - expected).max() <= 4  # of JPEG
+
+
+def test_other_modes_are_refused_by_name():
+    for mode in ("F", "HSV", "LAB"):
+        with pytest.raises(UserError, match=f"photo: is of Pillow's mode {mode}; what is read is grey, colour"):
+            loaded(Image.new(mode, (4, 4)), "photo")
+
+
+@pytest.mark.parametrize(("kind", "side"), [(0, 7_600), (2, 7_600), (6, 7_600), (2, 13_300), (3, 60_000)])
+def test_images_that_take_much_memory_are_refused_before_they_are_decoded(kind, side, monkeypatch):
+    data = bytearray(png(8, kind, np.zeros((1, 1, SAMPLES[kind])), **({"PLTE": b"abc"} if kind == 3 else {})))
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
+    with pytest.raises(UserError, match=r"photo: (has 7,600×7,600 pixels, which take 462 MB|.*to decode|is too large)"):
+        opened(bytes(data), "photo")
+
+
+def test_no_image_takes_more_memory_than_it_is_said_to():
+    """A process of its own decodes an image of nine million pixels and tells how much its memory grew."""
+    code = """
+import sys
+from pathlib import Path
+from pyconv_search.training.data.picture import Look, pixels
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if name in line)
+data = sys.stdin.buffer.read()
+Path("/proc/self/clear_refs").write_text("5")
+before = kilobytes("VmRSS")
+pixels(data, "it", lambda w, h: Look((0, 0, w - 1, h - 1), True), (32, 32))
+print(kilobytes("VmHWM") - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=large(3_000), capture_output=True, check=True)
+    assert 0.5 < int(done.stdout) * 1024 / (8 * 3_000**2) < 1.1
+
+
+def large(side: int) -> bytes:
+    """A black PNG image in colour with alpha."""
+    start = bytearray(png(8, 6, np.zeros((1, 1, 4))))
+    start[16:24] = struct.pack(">II", side, side)
+    start[29:33] = struct.pack(">I", zlib.crc32(start[12:29]))
+    packer = zlib.compressobj(1)
+    lines = b"".join(packer.compress(bytes(1 + 4 * side)) for _ in range(side)) + packer.flush()
+    body = b"IDAT" + lines
+    end = b"\0\0\0\0IEND\xaeB`\x82"
+    return bytes(start[:33]) + struct.pack(">I", len(lines)) + body + struct.pack(">I", zlib.crc32(body)) + end

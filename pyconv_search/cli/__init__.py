@@ -245,6 +245,9 @@ def run(
     from pyconv_search.search.retry import Retry
 
     outcome = runner.run(loaded, folder, address, retry_failed and Retry(alone, accumulate or 0))
+    asked = loaded.search.trials * len(loaded.seeds)
+    if outcome.planned < asked:
+        print(f"the space holds no more than {outcome.planned:,} of the {asked:,} trials asked for", file=sys.stderr)
     _finish(outcome, write_report(folder))
 
 

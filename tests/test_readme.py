@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pyconv_search.cli.catalogue import networks_text, published
+from pyconv_search.report.digest import digest
+from pyconv_search.results.store import read
 from pyconv_search.space.describe import check
 from pyconv_search.space.space import load_space
 from pyconv_search.study.study import load_study
@@ -62,3 +65,17 @@ def test_every_link_into_the_repository_leads_somewhere() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert len(links) > 8
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_what_the_caption_says_of_the_committed_report_is_what_it_holds() -> None:
+    found = digest(read(ROOT / "reports" / "quickstart"))
+    assert {(len(c.values), c.first.epochs) for c in found.candidates} == {(2, 5)}
+    assert len(found.comparisons) == 4
+    assert not any(comparison.statement == "differs" for comparison in found.comparisons)
+    assert "In this run two seeds and five epochs resolved no difference" in README
+
+
+def test_as_many_printed_rows_match_as_it_says() -> None:
+    last = networks_text(published()).splitlines()[-1]
+    matching, printed = re.findall(r"^(\d+) of (\d+) printed rows match to every digit", last)[0]
+    assert f"{matching} of the {printed} printed rows match to every digit" in README

@@ -306,6 +306,9 @@ def _run(
 
         cluster = None if address is None else Cluster(address, insecure)
         outcome = runner.run(loaded, folder, cluster, Retry(*again) if again else False, console)
+        asked = loaded.search.trials * len(loaded.seeds)
+        if outcome.planned < asked:
+            waiting.say(console, f"the space holds no more than {outcome.planned:,} of the {asked:,} trials asked for")
         with heard.orderly(), waiting.waiting("writing the report", console):
             return outcome, write_report(folder)
 

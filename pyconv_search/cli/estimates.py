@@ -87,11 +87,11 @@ def found_lines(found: Found, together: int = 1) -> list[str]:
 def _given(found: Found, known: Estimate) -> str:
     """What the rate given refers to: one trial, of which a device may hold several."""
     middle = estimate.median(found.rows)
-    rate = number(known.rates[middle].training, 4)
+    rate = f"{known.rates[middle].training:,.6g}"
     one = f"scaled from the rate given: {rate} images/s for one trial of the median network, {found.rows[middle].name}"
     beside = estimate.parts(1, known.devices) if known.unit == "GPU" else 1
     if beside > 1:
-        whole = number(known.rates[middle].training * beside, 4)
+        whole = f"{known.rates[middle].training * beside:,.6g}"
         return f"{one}, while {beside} such trials share its GPU (together {whole} images/s)"
     return f"{one}, on all its {known.devices:g} GPUs" if known.unit == "GPU" and known.devices > 1 else one
 

@@ -61,7 +61,7 @@ def test_the_table(command: Callable[..., Said], tiny_study: Callable[..., Path]
     _, out, _ = command("plan", study, "--images-per-second", 500)
     lines = out.splitlines()
     assert lines[-3].endswith("images/s a trial")
-    assert sorted(line.split()[-1] for line in lines[-2:])[-1] == "~500"
+    assert sorted(line.split()[-1] for line in lines[-2:])[-1] == "~500.0"
     assert " core-hours; " in out
     assert (
         "if no trial is stopped early or slows another\nscaled from the rate given: 500 images/s for one trial" in out

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import asdict
 from json import dumps
 
-import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyconv_search.errors import UserError
@@ -66,8 +65,8 @@ def test_rates_are_amounts_over_median_times():
 
 def test_a_roofline_is_told_in_a_line_and_in_json():
     assert str(KNOWN) == (
-        "abacus, 2 threads, float32: 500.0 B/s (copy of 500 B; median of 5, the fastest 2.00 times as fast), "
-        "200.0 MACs/s (beads; median of 7, the fastest 2.00 times as fast)"
+        "abacus, 2 threads, float32: 500 B/s (copy of 500 B; median of 5, the fastest 2.00 times as fast), "
+        "200 MACs/s (beads; median of 7, the fastest 2.00 times as fast)"
     )
     assert '"threads": 2' in dumps(asdict(KNOWN))
 
@@ -162,46 +161,40 @@ def test_the_seconds_are_spent_on_calls_that_find_their_arrays_in_the_caches(mon
     assert [products[i - 1] for i in timed] == [products[i + 1] for i in timed]
 
 
+class Work(TorchDispatchMode):
+    """Counts the multiply-adds of products and convolutions, and the bytes that copies read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        if name == "mm":
+            self.macs += args[0].shape[0] * args[0].shape[1] * args[1].shape[1]
+        elif name in ("convolution", "mkldnn_convolution", "_convolution"):
+            self.macs += out.numel() * args[1][0].numel()
+        elif name == "copy_":
+            self.bytes += 2 * out.numel() * out.element_size()
+        return out
+
+
 @pytest.mark.usefixtures("one_thread", "small_copy")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_two_measurements_agree(dtype: torch.dtype):
-    """Within a factor of two, in two of at most five, since others may use the machine."""
-    found = [measure_roofline("cpu", dtype, 0.3)]
-    for _ in range(4):
-        found.append(measure_roofline("cpu", dtype, 0.3))
-        pairs = [(one, found[-1]) for one in found[:-1]]
-        if any(near(a.rate, b.rate, 2) and near(a.bandwidth, b.bandwidth, 2) for a, b in pairs):
-            break
-    else:
-        pytest.fail("\n".join(map(str, found)))
-    assert found[0].threads == 1
-    assert found[0].dtype == str(dtype).split(".")[1]
-    assert found[0].device
+def test_rates_are_those_of_the_work_that_is_done(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
+    """On a clock that goes on by what is counted, 3e9 multiply-adds and 5e9 bytes a second, these are the rates."""
 
+    def clock(action):
+        with Work() as work:
+            action()
+        return lambda: work.macs / 3e9 + work.bytes / 5e9
 
-@pytest.mark.usefixtures("one_thread", "small_copy")
-def test_numpy_finds_no_other_machine():
-    """NumPy's copy is within a factor of four of the bandwidth, and no float32 product is twice as fast as the rate."""
-    found = measure_roofline("cpu", torch.float32, 0.3)
-    source = np.random.default_rng(0).random(2**24)
-    target = np.empty_like(source)
-    assert near(2 * source.nbytes / shortest(lambda: np.copyto(target, source)), found.bandwidth, 4)
-    a = source[: 512 * 512].reshape(512, 512).astype(np.float32)
-    x = torch.from_numpy(a)
-    assert 512**3 / shortest(lambda: x @ x) < 2 * found.rate
-
-
-def near(a: float, b: float, factor: float) -> bool:
-    return 1 / factor < a / b < factor
-
-
-def shortest(action) -> float:
-    times = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+    monkeypatch.setattr(roofline, "clock_of", lambda device: clock)
+    found = measure_roofline("cpu", dtype, 0.3)
+    assert (found.rate, found.bandwidth) == (pytest.approx(3e9, rel=1e-9), pytest.approx(5e9, rel=1e-9))
+    assert (found.threads, found.dtype) == (1, str(dtype).split(".")[1])
+    assert found.device
 
 
 @pytest.mark.usefixtures("small_copy")
@@ -267,8 +260,7 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, count:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_has_a_roofline():
     found = measure_roofline("cuda", torch.bfloat16, 1.0)
-    again = measure_roofline("cuda", torch.bfloat16, 1.0)
-    assert near(found.rate, again.rate, 2)
-    assert near(found.bandwidth, again.bandwidth, 2)
+    assert found.rate > 0
+    assert found.bandwidth > 0
     assert found.threads is None
     assert found.device == torch.cuda.get_device_name()

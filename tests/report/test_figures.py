@@ -29,7 +29,7 @@ def test_points_are_the_rows(whole):
         own = [r for r in d.store.rows if r.name == point.name and r.status == "complete"]
         assert sorted(point.seeds) == sorted(r.val_top1_error for r in own)
         assert point.mean == pytest.approx(statistics.fmean(point.seeds))
-        assert point.x == pytest.approx(own[0].macs / 1e9)
+        assert point.x == pytest.approx(own[0].macs / 1e6)
     assert [p.kind for p in points(d)].count("selected") == 1
     assert {p.name for p in points(d) if p.kind == "short"} == {"levels 2,2,2,1", "levels 3,3,2,1"}
 

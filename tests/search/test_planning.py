@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -43,13 +44,11 @@ def test_planned_and_spent_are_in_the_journal_once(
     assert plan["training_seconds"] == pytest.approx(training)
     assert plan["device_seconds"] == pytest.approx(training + sum(4_000 / rate["evaluation"] for rate in rates))
     assert plan["trials"] == 1
-    # Figures of one machine a few seconds apart: a wrong unit or batch is off by more.
-    assert 0.1 < spent["device_seconds"] / plan["device_seconds"] < 10
     assert spent["device_seconds"] == pytest.approx(sum(epoch.seconds for epoch in found.epochs))
     rows = sum(row.train_seconds for row in found.rows)
     assert spent["training_device_seconds"] == pytest.approx(rows, rel=0.01)
     page = render(found)
-    assert "core-minutes of it training" in page
+    assert re.search(r"[\d.]+ core-(seconds|minutes|hours) of it training", page)
     assert "for 1 trial if none is stopped early" in page
 
 

@@ -115,3 +115,14 @@ def test_trials_that_were_lost_together_run_by_themselves(begin: Callable[..., t
     assert rest == [[(16, 0), (16, 1)], [(24, 0), (24, 1)], [(8, 1)]]
     specs = work.next_group(lambda row: 2)
     assert specs == []
+
+
+def test_lost_trials_of_one_network_are_kept_apart_also_where_they_wait_side_by_side(
+    begin: Callable[..., tuple[Work, Fixed]],
+) -> None:
+    work, _ = begin()
+    work.put_back(work.next_group(lambda row: 2))
+    groups = []
+    while group := work.next_group(lambda row: 2):
+        groups.append([(spec["parameters"]["width"], spec["seed"]) for spec in group])
+    assert groups == [[(16, 0), (16, 1)], [(24, 0), (24, 1)], [(8, 0)], [(8, 1)]]

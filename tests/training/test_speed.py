@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from unittest import mock
 
@@ -14,6 +15,7 @@ from pyconv_search.arch.cost import cost
 from pyconv_search.errors import UserError
 from pyconv_search.study.recipe import Recipe
 from pyconv_search.training import loop, memory, speed
+from pyconv_search.training.learner import Learner
 from pyconv_search.training.rates import rates, rates_apart
 from pyconv_search.training.source import View
 
@@ -119,7 +121,7 @@ def test_memory_that_is_refused_is_told_and_other_errors_are_not_hidden(
         torch.empty(2**60)
 
     monkeypatch.setattr(loop, "train", huge)
-    with pytest.raises(UserError, match=r"a batch of 8 images needs at least .* there was no more after .* GB"):
+    with pytest.raises(UserError, match=r"a batch of 8 images needs at least .* there was no more after .* [MG]B"):
         list(speed.measure(case, 0.01))
     monkeypatch.setattr(loop, "train", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
@@ -140,20 +142,30 @@ def spec(**changes: object) -> dict[str, object]:
     return {"architecture": to_dict(small()), "recipe": recipe, "device": "cpu", "threads": 1, **changes}
 
 
-def test_rates_agree_with_an_epoch_timed_from_outside() -> None:
-    import time
+@pytest.mark.parametrize("mirror", [False, True])
+def test_rates_are_those_of_the_images_that_pass_through_the_network(
+    monkeypatch: pytest.MonkeyPatch, mirror: bool
+) -> None:
+    """On a clock that goes on by a millisecond for each image that the network sees, forward or in a step."""
+    seen = [0]
+    ready = speed.ready
 
-    found = rates([spec()], 0.5)
-    case = speed.Case(small(), replace(RECIPE, batch=64), CPU, 1)
-    learner, source = speed.ready(case), speed.random_source(case.architecture, 512, CPU)
-    view = loop.view_of(learner, 0, (16, 16))
-    loop.train(learner, source, view)
-    begun = time.perf_counter()
-    loop.train(learner, source, view)
-    outside = 512 / (time.perf_counter() - begun)
-    # A unit or a batch that is wrong is off by more; another process on the same core by less.
-    assert 0.1 < found["rates"][0]["training"] / outside < 10
-    assert found["rates"][0]["evaluation"] > found["rates"][0]["training"]
+    def watched(case: speed.Case) -> Learner:
+        learner = ready(case)
+        learner.model.register_forward_pre_hook(lambda module, given: seen.__setitem__(0, seen[0] + len(given[0])))
+        return learner
+
+    def clock(action: Callable[[], object]) -> Callable[[], float]:
+        before = seen[0]
+        action()
+        return lambda taken=(seen[0] - before) / 1000: taken
+
+    monkeypatch.setattr("pyconv_search.training.rates.ready", watched)
+    monkeypatch.setattr("pyconv_search.training.rates.clock_of", lambda device: clock)
+    described = spec()
+    described["recipe"] = described["recipe"] | {"mirror": mirror}
+    (found,) = rates([described], 0.5)["rates"]
+    assert found == {"training": pytest.approx(1000), "evaluation": pytest.approx(500 if mirror else 1000)}
 
 
 def test_rates_from_a_process_of_their_own_and_its_errors() -> None:

@@ -98,7 +98,8 @@ def _event(values: dict[str, Any]) -> dict[str, Any]:
         if key not in values and name in OPTIONAL:
             continue
         if not isinstance(values.get(key), types) or isinstance(values.get(key), bool):
-            raise ValueError(f"the event {name!r} has {values.get(key)!r:.80} as {key}")
+            wanted = " or ".join(kind.__name__ for kind in types)
+            raise ValueError(f"{key} must be {wanted}, but got {values.get(key)!r:.80}")
     if name == "planned" and not all(
         isinstance(m, dict) and isinstance(m.get("name"), str) for m in values["measured"]
     ):

@@ -64,7 +64,7 @@ class Listing:
     def called(self, row: Row) -> Row:
         """The row with the name and the parameters that its configuration has in the study now."""
         entry = self.configs.get(row.config)
-        if entry is None or entry.parameters is None or (entry.name, entry.parameters) == (row.name, row.parameters):
+        if entry is None or entry.parameters is None:
             return row
         return replace(row, name=entry.name, parameters=entry.parameters)
 
@@ -99,7 +99,9 @@ def listing(study: dict[str, Any], events: Sequence[dict[str, Any]]) -> Listing 
     starts = (place for place in range(len(events), 0, -1) if events[place - 1]["name"] == "start")
     since = [event["network"] for event in events[next(starts, 0) :] if event["name"] == PROPOSED]
     kind, surplus = study["search"].get("kind"), study.get("surplus") or ()
-    return Listing([_listed(values) for values in (*networks, *since)], study["seeds"], kind == "tpe", surplus)
+    names = study["space"].get("parameters") or {}
+    listed = [_listed(values, names) for values in (*networks, *since)]
+    return Listing(listed, study["seeds"], kind == "tpe", surplus)
 
 
 def is_listing(networks: Any) -> bool:
@@ -118,9 +120,10 @@ def is_entry(value: Any) -> bool:
     return whole and isinstance(value.get("name", ""), str) and all(isinstance(t, str) for t in value["trials"])
 
 
-def _listed(values: str | dict[str, Any]) -> Listed:
+def _listed(values: str | dict[str, Any], names: Iterable[str]) -> Listed:
     if isinstance(values, str):
         return Listed(values)
-    parameters = values["parameters"]
+    given = values["parameters"]
+    parameters = {name: given[name] for name in names if name in given} | given  # Events are sorted by their keys.
     name = values.get("name", assignment_text(parameters))
     return Listed(values["config"], name, parameters, tuple(values["trials"]))

@@ -47,6 +47,25 @@ STUDY_KEYS = {
     "seeds": list,
     "objectives": dict,
 }
+NUMBER = (int, float)
+# What may be missing, by its place; a reader relies on its type where it is there.
+OPTIONAL: dict[tuple[str, ...], type | tuple[type, ...]] = {
+    ("space", "parameters"): dict,
+    ("data", "train"): int,
+    ("data", "validation"): int,
+    ("search", "rows"): list,
+    ("resources",): dict,
+    ("resources", "cpu"): NUMBER,
+    ("resources", "gpu"): NUMBER,
+    ("scheduler",): dict,
+    ("source",): dict,
+    ("planned",): int,
+    ("baseline",): dict,
+    ("surplus",): list,
+    ("input",): list,
+    ("classes",): int,
+    **{("recipe", key): NUMBER for key in ("epochs", "lr", "batch", "lr_batch")},
+}
 STATES = ("start", "interrupted", "finished")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_STUDY = 1 << 28
@@ -252,11 +271,20 @@ def read_study(folder: Path) -> dict[str, Any]:
         found = study.get("format") if isinstance(study, dict) else None
         raise UserError(f"{path}: format must be {FORMAT}, but got {found!r:.80}")
     wrong = [key for key, kind in STUDY_KEYS.items() if not isinstance(study.get(key), kind)]
-    wrong += [] if wrong or all(type(seed) is int for seed in study["seeds"]) else ["seeds"]
-    wrong += [] if is_listing(study.get("networks")) else ["networks"]
+    if not wrong:
+        wrong = [".".join(place) for place, kind in OPTIONAL.items() if not _fits(study, place, kind)]
+        wrong += [] if all(type(seed) is int for seed in study["seeds"]) else ["seeds"]
+        wrong += [] if is_listing(study.get("networks")) else ["networks"]
     if wrong:
         raise UserError(f"{path}: not a resolved study: it lacks {', '.join(wrong)}, or holds something else there")
     return study
+
+
+def _fits(study: dict[str, Any], place: tuple[str, ...], kind: type | tuple[type, ...]) -> bool:
+    value: Any = study
+    for key in place:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
 
 
 def _mended(handle: int) -> int:

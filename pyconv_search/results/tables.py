@@ -66,7 +66,7 @@ def write_tables(folder: Path | str) -> tuple[Path, Path]:
 
 def parameter_names(store: Store) -> list[str]:
     """The parameters of the space in its order, then any others that a row has."""
-    names = dict.fromkeys(store.study["space"].get("parameters", {}))
+    names = dict.fromkeys(store.study["space"].get("parameters") or {})
     for row in store.rows:
         names.update(dict.fromkeys(row.parameters))
     return list(names)

@@ -140,7 +140,7 @@ def make_group_actor(trial: type[Trial]) -> type[tune.Trainable]:
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.cleanup()
             self._specs: list[dict[str, Any]] = json.loads(new_config["spec"])
-            self._told: set[tuple[str, int]] = set()
+            self._told: dict[tuple[str, int], Epoch] = {}
             show_life(self._specs[0])
             return True
 
@@ -161,8 +161,9 @@ def make_group_actor(trial: type[Trial]) -> type[tune.Trainable]:
             return self._result(self._group)
 
         def _result(self, group: Group) -> dict[str, Any]:
-            fresh = [epoch for epoch in group.epochs if (epoch.trial, epoch.epoch) not in self._told]
-            self._told |= {(epoch.trial, epoch.epoch) for epoch in fresh}
+            # A stack that failed is trained again one by one from its checkpoints: the same epochs, other numbers.
+            fresh = [epoch for epoch in group.epochs if self._told.get((epoch.trial, epoch.epoch)) != epoch]
+            self._told |= {(epoch.trial, epoch.epoch): epoch for epoch in fresh}
             return {
                 "rows": json.dumps([to_dict(row) for row in group.rows]),
                 "epochs": json.dumps([to_dict(epoch) for epoch in fresh]),

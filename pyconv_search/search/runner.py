@@ -504,5 +504,5 @@ def _scheduler(study: Study, work: Work) -> TrialScheduler:
         reduction_factor=study.scheduler.factor,
         stop_last_trials=False,
     )
-    asha.show_ended([row.trial for row in work.ended])
+    asha.show_ended(list(work.rows))
     return asha

@@ -82,6 +82,7 @@ class Work:
         self._queue: OrderedDict[str, tuple[Candidate, int]] = OrderedDict()
         self._trials: dict[str, tuple[Candidate, list[str]]] = {}
         self._apart = set(self._failed)  # Tried again, each in its own way.
+        self._left = {row.trial for row in store.rows} - {row.trial for row in store.current().rows}
         self._listed = None if store.listing is None else set(store.listing.configs)
         self._curves = Curves()
         for epoch in store.epochs:
@@ -194,12 +195,15 @@ class Work:
             self._strategy.observe(row, [self.rows[other] for other in trials], self.curve(trials[0]))
 
     def measured(self, column: str) -> dict[str, dict[int, float]]:
-        """One column of every learning curve that is known so far, by trial and epoch; none of what begins anew."""
-        anew = {trial for trial, row in self._failed.items() if self._retry.anew(row)}
+        """One column of the learning curves that are known so far, by trial and epoch.
+
+        Without those that have left the study, and those of trials that begin anew.
+        """
+        anew = {trial for trial, row in self._failed.items() if self._retry.anew(row) and trial not in self.rows}
         return {
             trial: {epoch.epoch: getattr(epoch, column) for epoch in self.curve(trial)}
             for trial in self._curves.trials()
-            if trial not in anew or trial in self.rows
+            if trial not in anew and (trial not in self._left or trial in self._trials)
         }
 
     def curve(self, trial: str) -> list[Epoch]:

@@ -194,9 +194,14 @@ def _made(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Checkpoint:
 
 
 def set_aside(path: Path, reason: object) -> Path:
-    """Rename a file that is of no use to ``….corrupt`` and say so in the log; its new path."""
+    """Rename a file that is of no use to ``….corrupt`` and say so in the log; its new path.
+
+    What :func:`keep` kept of the same training goes with it.
+    """
     aside = path.with_name(path.name + ".corrupt")
     os.replace(path, aside)
+    for kept in path.parent.glob(f"{path.stem}.epoch-*{path.suffix}"):
+        os.replace(kept, kept.with_name(kept.name + ".corrupt"))
     _log.warning("%s; kept as %s, the trial starts again", reason, aside.name)
     return aside
 

@@ -298,3 +298,46 @@ def test_what_is_not_the_folder_of_a_run_is_told(tmp_path):
 def test_a_run_that_has_just_begun_is_empty(folder):
     found = read(folder)
     assert (found.rows, found.epochs, found.events) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("seeds", ["0"]), ("seeds", [True]), ("networks", 7), ("networks", [{"config": "a"}]), ("networks", [["a"]])]
+    + [(".".join(place), value) for place in store.OPTIONAL for value in ("x", True)],
+)
+def test_a_study_that_holds_something_else_is_told(folder, place, value):
+    study = json.loads((folder / "study.json").read_text())
+    *sections, key = place.split(".")
+    section = study
+    for name in sections:
+        section = section.setdefault(name, {})
+    section[key] = value
+    (folder / "study.json").write_text(json.dumps(study))
+    with pytest.raises(UserError, match=rf"study\.json: not a resolved study: it lacks {re.escape(place)}, or holds"):
+        read(folder)
+
+
+def test_rows_stand_in_the_studys_order_and_by_its_names(folder, make_row, make_epoch):
+    networks = [
+        {"config": "b", "name": "two", "parameters": {"split": "equal", "levels": [2]}, "trials": ["b0", "b1"]},
+        {"config": "a", "parameters": {"split": "equal", "levels": [1]}, "trials": ["a0", "a1"]},
+    ]
+    study = json.loads((folder / "study.json").read_text()) | {"networks": networks, "seeds": [1, 0]}
+    networks[0]["trials"].reverse()
+    networks[1]["trials"].reverse()
+    (folder / "study.json").write_text(json.dumps(study))
+    rows = [make_row(f"{config}{seed}", config=config, seed=seed) for config in "acb" for seed in (0, 1)]
+    with Journal(folder) as journal:
+        for row in rows:
+            journal.append_epoch(make_epoch(row.trial))
+            journal.append_row(row)
+        journal.append_epoch(make_epoch("elsewhere"))
+    found = read(folder)
+    assert [row.trial for row in found.rows] == ["b1", "b0", "a1", "a0", "c1", "c0"]
+    assert [row.name for row in found.rows][::2] == ["two", "levels [1], split equal", "größe 大"]
+    assert list(found.rows[0].parameters) == ["levels", "split"]  # The space's order.
+    assert list(found.curves) == ["b1", "b0", "a1", "a0", "c1", "c0", "elsewhere"]
+    assert list(found.current().curves) == ["b1", "b0", "a1", "a0"]
+    assert found.left_out == {"of networks that the study no longer holds": 2}
+    assert found.listing.trial("b0") == ("two", 0)
+    assert found.listing.trial("c0") is None

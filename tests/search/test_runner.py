@@ -255,7 +255,7 @@ def test_rows_of_an_earlier_version_of_the_study_do_not_count(toy: Toy, pretend:
     assert {(row.parameters["width"], row.seed) for row in store.read(out).current().rows} == {(8, 0), (32, 0)}
     page = render(store.read(out))
     assert "2 of 2 trials finished: 2 complete" in page
-    assert "5 trials of earlier versions of the study left out." in page
+    assert "5 trials left out: 4 of networks that the study no longer holds and 1 of seeds that" in page
 
 
 def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:
@@ -274,10 +274,33 @@ def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:
         asha = runner._scheduler(study, work)
         resumed: Any = SimpleNamespace(trial_id="ray-1", config={"spec": json.dumps(specs[1])})
         asha.on_trial_add(cast(Any, None), resumed)
-    assert {rung: set(recorded) for rung, recorded in asha._brackets[0]._rungs if recorded} == {
-        4: {f"past-{specs[0]['trial']}"},
-        2: {f"past-{specs[0]['trial']}", "ray-1"},
-    }
+    rungs = dict(asha._brackets[0]._rungs)
+    past = f"past-{specs[0]['trial']}"
+    assert {rung: set(recorded) for rung, recorded in rungs.items() if recorded} == {4: {past}, 2: {past, "ray-1"}}
+    told = [{"epoch": 3, "top1_error": 37.0}, {"epoch": 3, "top1_error": 60.0}, {"epoch": 2, "top1_error": 61.0}]
+    assert asha.on_trial_result(cast(Any, None), resumed, told[0]) == "CONTINUE"
+    assert rungs[2]["ray-1"] == -38.0  # Epoch 3 is as it was.
+    asha.on_trial_result(cast(Any, None), resumed, told[1])
+    assert rungs[2]["ray-1"] == -38.0  # It went another way from there; epoch 2 still counts.
+    assert asha.on_trial_result(cast(Any, None), resumed, told[2]) == "STOP"  # It began anew, and is worse.
+    assert rungs[2]["ray-1"] == -61.0
+
+
+def test_asha_does_not_judge_by_what_has_left_the_study(toy: Toy, tmp_path: Path) -> None:
+    rows = [{"width": w, "levels": [1, 1, 1]} for w in (8, 16)]
+    options: dict[str, Any] = {"seeds": 1, "recipe": {"epochs": 8}, "scheduler": {"asha": {"grace": 2, "factor": 2}}}
+    study = toy(search={"rows": rows}, **options)
+    specs = [trial_spec(study, row, 0, str(tmp_path)) for row in candidates(study)]
+    study = toy(search={"rows": rows[1:]}, **options)
+    values = study_to_dict(study) | {"networks": [specs[1]["config"]]}
+    (tmp_path / "study.json").write_text(json.dumps(values))
+    with Journal(tmp_path) as journal:
+        for spec in specs:
+            journal.append_epoch(Epoch(spec["trial"], 2, 0.1, 1.0, 50.0, 1.0, 40.0, 5.0, 1.0))
+            journal.append_row(blank_row(spec, "stopped", "scheduler", ""))
+        work = Work(study, make_strategy(study, tmp_path), journal, store.read(tmp_path))
+        asha = cast(Any, runner._scheduler(study, work))
+    assert {t for _, recorded in asha._brackets[0]._rungs for t in recorded} == {f"past-{specs[1]['trial']}"}
 
 
 def test_a_worker_that_stops_is_ended_and_its_trial_goes_on(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from pyconv_search.results import store
-from pyconv_search.results.row import Row
+from pyconv_search.results.row import Epoch, Row
 from pyconv_search.search import runner
+from pyconv_search.search.actor import make_group_actor
 from pyconv_search.search.runner import run
+from pyconv_search.search.together import Group
 from pyconv_search.search.trial import Trial, run_trial
 from pyconv_search.study.plan import candidates, trial_spec
 from pyconv_search.study.study import load_study
@@ -94,3 +99,18 @@ def test_trials_of_a_worker_that_dies_are_tried_one_by_one(
     assert (rows[1].status, rows[1].reason) == ("failed", "lost")
     name = rows[0].name
     assert_same([rows[0]], {(name, 0): reference(file, alone)[name, 0]})
+
+
+def test_what_is_trained_again_one_by_one_is_told_again() -> None:
+    """After a stack that failed, members go on from their checkpoints; other numbers of an epoch replace those before."""
+    actor = object.__new__(make_group_actor(Trial))
+    actor._told = {}
+
+    def told(*epochs: Epoch) -> list[tuple[int, float]]:
+        result = actor._result(cast(Group, SimpleNamespace(rows=[], epochs=list(epochs), done=False)))
+        return [(values["epoch"], values["val_loss"]) for values in json.loads(result["epochs"])]
+
+    points = [Epoch("t", n, 0.1, 1.0, 50.0, 1.0 / n, 40.0, 5.0, 1.0) for n in (1, 2, 3)]
+    assert told(*points[:2]) == [(1, 1.0), (2, 0.5)]
+    assert told(*points) == [(3, 1 / 3)]
+    assert told(points[0], replace(points[1], val_loss=0.75)) == [(2, 0.75)]

@@ -16,18 +16,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from pyconv_search.cli import text
+from pyconv_search.cli import standing as text
 from pyconv_search.errors import UserError
 from pyconv_search.report.digest import digest
 from pyconv_search.report.page import render
 from pyconv_search.results import store, verdicts
 from pyconv_search.results.row import Epoch
+from pyconv_search.results.standing import best_so_far
 from pyconv_search.results.store import Journal
 from pyconv_search.results.verdicts import Verdict
 from pyconv_search.search import folder as folders
 from pyconv_search.search.ledger import STORAGE
 from pyconv_search.search.outcome import blank_row
-from pyconv_search.search.progress import best_so_far
 from pyconv_search.search.retry import Retry
 from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.work import Work
@@ -303,9 +303,9 @@ def test_a_trial_under_way_leaves_with_its_network(toy_file: ToyFile, tmp_path: 
         specs = [spec for _ in range(2) if (spec := work.next())]
         for spec in specs:
             work.epoch(Epoch(spec["trial"], 1, 0.1, 1.0, 50.0, 1.0, 40.0, 5.0, 1.0))
-    assert len(text.status_dict(store.read(out))["under_way"]) == 2
+    assert len(text.status_dict(store.read(out))["unfinished"]) == 2
     play(load_study(toy_file(search=rows_of(16), seeds=1)), out)
-    assert text.status_dict(store.read(out))["under_way"] == {}
+    assert text.status_dict(store.read(out))["unfinished"] == []
     assert text.status_dict(store.read(out))["spent_device_seconds"] == 1.0
 
 

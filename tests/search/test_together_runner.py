@@ -104,7 +104,7 @@ def test_trials_of_a_worker_that_dies_are_tried_one_by_one(
 def test_what_is_trained_again_one_by_one_is_told_again() -> None:
     """After a stack that failed, members go on from their checkpoints; other numbers of an epoch replace those before."""
     actor = object.__new__(make_group_actor(Trial))
-    actor.reset_config({"spec": "[]"})
+    actor._told = {}
 
     def told(*epochs: Epoch) -> list[tuple[int, float]]:
         result = actor._result(cast(Group, SimpleNamespace(rows=[], epochs=list(epochs), done=False)))

@@ -137,7 +137,7 @@ def executed() -> Callable[[Path], Counter[tuple[str, int]]]:
 def wait_for() -> Callable[..., None]:
     """Wait until a condition holds; fail after some seconds."""
 
-    def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(condition: Callable[[], bool], seconds: float = 600.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:

@@ -137,7 +137,7 @@ def test_the_process_starts_anew_with_freed_memory_kept_and_an_interrupt_ends_in
         started = Path(f"/proc/{process.pid}/environ").read_text(encoding="utf-8").split("\0")
         assert {f"{name}={value}" for name, value in allocator.VARIABLES.items()} <= set(started)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=600)
     found = json.loads(out)
     assert process.returncode == 130
     assert found["complete"] is False

@@ -76,7 +76,7 @@ def test_the_same_run_gives_the_same_bytes_in_another_process(whole, draw):
         "sys.stdout.reconfigure(encoding='utf-8'); sys.stdout.write(draw(digest(read(sys.argv[1]))))"
     )
     root = Path(__file__).resolve().parents[2]
-    out = subprocess.run([sys.executable, "-c", code, whole], cwd=root, capture_output=True, check=True, timeout=60)
+    out = subprocess.run([sys.executable, "-c", code, whole], cwd=root, capture_output=True, check=True, timeout=600)
     assert out.stdout.decode("utf-8") == draw(digest(read(whole)))
 
 

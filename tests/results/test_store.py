@@ -55,7 +55,7 @@ def test_another_process_reads_while_the_writer_is_at_work(folder, make_row):
     code = "import sys; from pyconv_search.results.store import read; print([r.trial for r in read(sys.argv[1]).rows])"
     with Journal(folder) as journal:
         journal.append_row(make_row("a"))
-        out, error = python(code, folder).communicate(timeout=60)
+        out, error = python(code, folder).communicate(timeout=600)
     assert (out.strip(), error) == ("['a']", "")
 
 
@@ -108,7 +108,7 @@ def test_a_second_writer_is_told_who_holds_the_folder(folder):
 def test_a_second_process_is_told_too(folder):
     code = "import sys; from pyconv_search.results.store import Journal; Journal(sys.argv[1])"
     with Journal(folder):
-        _, error = python(code, folder).communicate(timeout=60)
+        _, error = python(code, folder).communicate(timeout=600)
     assert f"process {os.getpid()} on" in error.splitlines()[-1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import platform
 import shlex
 import subprocess
@@ -31,6 +32,8 @@ from pyconv_search.training.data.at_hand import counted_study
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
 IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
 
+_log = logging.getLogger(__name__)
+
 
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
     """Make ``folder`` the folder of this study, or recognise it as that.
@@ -42,6 +45,15 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
     found = data.load(**study.data.key)
+    if found.passed:
+        first = found.passed[0]
+        _log.warning(
+            "%s: %s passed over, such as %s, which %s; `data check` names all",
+            found.found_at,
+            f"{len(found.passed):,} entries are" if len(found.passed) > 1 else "one entry is",
+            first.name,
+            first.why,
+        )
     known = candidates(study)
     study = counted_study(study, found.info)
     check_batches(study, [row.recipe for row in known] or [study.recipe])

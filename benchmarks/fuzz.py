@@ -35,6 +35,7 @@ from benchmarks.fuzz_readers import READERS, Reader
 from pyconv_search.cli.columns import table
 
 MOST_SECONDS, MOST_BYTES = 1.0, 500_000_000
+MOST_MESSAGE = 50_000  # characters: fifty mistakes, each with its value cut
 MOST_INPUT = 100_000  # bytes of one input
 WAIT = 60  # seconds of wall time after which an input counts as one that hangs
 TOKENS = (
@@ -188,7 +189,7 @@ def examine(reader: Reader, folder: Path, seed: int, numbers: range) -> Found:
             found.accepted += 1
         except reader.refuses as error:
             found.refused += 1
-            if len(str(error)) > 20_000:
+            if len(str(error)) > MOST_MESSAGE:
                 found.failures[number] = f"a message of {len(str(error)):,} characters"
         except _Hangs:
             found.failures[number] = f"hangs for {WAIT} s: {traceback.format_exc().splitlines()[-4:]}"

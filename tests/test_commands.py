@@ -22,6 +22,7 @@ INLINE = re.compile(r"`((?:pyconv-search|python -m benchmarks)[ .][^`]*)`")
 # What a command is given beside what is printed, so that it has little to do. The longest beginning counts.
 LITTLE = {
     "python -m benchmarks.costs": "--networks 4 --rows 100 --built 1",
+    "python -m benchmarks.fuzz": "--inputs 10",
     "python -m benchmarks.loading": "--images 8 --width 64 --height 48 --side 32 --workers 1 --rounds 1",
     "python -m benchmarks.ops": "psconv-64 --batch 1 --seconds 0.001",
     "python -m benchmarks.ops --threads 1 --networks": "--batch 1 --small-batch 1 --seconds 0.001",

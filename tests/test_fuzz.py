@@ -42,7 +42,7 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
         if kind == 2:
             return len(b"a" * 600_000_000)
         if kind == 3:
-            raise fuzz.READERS["image"].refuses("x" * 30_000)
+            raise fuzz.READERS["image"].refuses("x" * 60_000)
         return None
 
     seeds = [bytes([n]) for n in (4, 0, 1, 2, 3)]
@@ -59,7 +59,7 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     assert (found.inputs, found.accepted) == (5, 3)
     words = [found.failures.get(n, "") for n in range(5)]
     assert words[0] == ""
-    for text, start in zip(words[1:], ("KeyError", "takes", "takes 6", "a message of 30,000"), strict=True):
+    for text, start in zip(words[1:], ("KeyError", "takes", "takes 6", "a message of 60,000"), strict=True):
         assert text.startswith(start)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
+import os
 import platform
 import shlex
 import subprocess
@@ -34,6 +36,8 @@ from pyconv_search.training.data.at_hand import counted_study
 # What makes rows comparable. The rest (seeds, rows, objectives, scheduler) may change: a study can be extended.
 IDENTITY = ("name", "data", "recipe", "network", "space_recipe", "input", "classes", "computes_on")
 
+_log = logging.getLogger(__name__)
+
 
 def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[str, Any]]:
     """Make ``folder`` the folder of this study, or recognise it as that.
@@ -44,7 +48,18 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
+    _check_name("the folder of the run", folder)
+    _check_name("the study's file", Path(study.document.file))
     found = data.load(**study.data.key)
+    if found.passed:
+        first = found.passed[0]
+        _log.warning(
+            "%s: %s passed over, such as %s, which %s; `data check` names all",
+            found.found_at,
+            f"{len(found.passed):,} entries are" if len(found.passed) > 1 else "one entry is",
+            first.name,
+            first.why,
+        )
     known = candidates(study)
     study = counted_study(study, found.info)
     check_batches(study, [row.recipe for row in known] or [study.recipe])
@@ -67,6 +82,13 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
             f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
         )
     return study, values
+
+
+def _check_name(what: str, path: Path) -> None:
+    """UserError where a path is no UTF-8 text of one line, with which Ray was seen to end before it had begun."""
+    text = os.path.abspath(path)
+    if "\n" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        raise UserError(f"{text!r}: {what} must have a path in UTF-8, without line ends; rename it or choose another")
 
 
 def begin(

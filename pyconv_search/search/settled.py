@@ -29,7 +29,7 @@ def settled(study: Study, folder: Path) -> Store | None:
     except (UserError, OSError):
         return None
     starts = [event for event in found.events if event["name"] == "start"]
-    version = starts[-1].get("environment", {}).get("pyconv-search") if starts else None
+    version = (starts[-1].get("environment") or {}).get("pyconv-search") if starts else None
     if found.state != "finished" or version != pyconv_search.__version__ or found.listing is None:
         return None
     listed = found.listing.configs.values()

@@ -81,7 +81,7 @@ class Tpe(Strategy):
 
     def _reopen(self, proposed: Sequence[Candidate]) -> None:
         """Propose again what earlier runs proposed: some was under way, and the study may have more seeds by now."""
-        told = {config_of(trial): trial for trial in self._ledger.trials()}
+        told = {config: t for t in self._ledger.trials() if (config := config_of(t)) is not None}
         for row in proposed:
             self._resume(row, told.get(row.config))
         domains = {p.name: p.domain for p in self._study.space.parameters}

@@ -26,12 +26,6 @@ def sign_of(folder: str, trial: str) -> Path:
     return Path(folder) / RUNNING / trial
 
 
-def _end(worker: Any) -> None:
-    if ray.is_initialized():
-        with contextlib.suppress(Exception):  # The worker may be gone already.
-            ray.kill(worker)
-
-
 @dataclass(slots=True)
 class Place:
     """A worker, when the trial that it has last got on, and what the time of the trial's file was then."""
@@ -55,6 +49,7 @@ class Places:
         self._places: dict[str, Place] = {}
         self._killed: dict[str, list[float]] = {}
         self._looked = time.monotonic()
+        self._asking, self._ray_ends = threading.Lock(), False
 
     def __len__(self) -> int:
         return len(self._places)
@@ -124,9 +119,20 @@ class Places:
         if not math.isnan(quiet):
             self._killed.setdefault(key, []).append(quiet)
         # Ray may not answer, and whoever watches must not wait for it.
-        thread = threading.Thread(target=_end, args=(place.worker,), daemon=True)
+        thread = threading.Thread(target=self._end, args=(place.worker,), daemon=True)
         thread.start()
         thread.join(1.0)
+
+    def _end(self, worker: Any) -> None:
+        with self._asking:
+            if not self._ray_ends and ray.is_initialized():
+                with contextlib.suppress(Exception):  # The worker may be gone already.
+                    ray.kill(worker)
+
+    def ray_ends(self) -> None:
+        """Ask nothing of Ray from now on: its C++ core ends the process if it is asked while it is being ended."""
+        with self._asking:
+            self._ray_ends = True
 
     def kill_all(self) -> None:
         """End all workers; nothing more is expected of them."""

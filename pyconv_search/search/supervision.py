@@ -87,6 +87,7 @@ class Supervisor:
         """Called by the job when Ray is about to be ended: what ends from now on has not died."""
         self._bereft()
         self._leaving = True
+        self._run.places.ray_ends()
         self.cluster.end()
 
     def _do(self, job: Callable[[], None]) -> None:

@@ -83,7 +83,7 @@ class ReleasedPSConv2d(nn.Module):
         swapped = input.unflatten(-3, (self.groups, 2, half)).flip(-4).flatten(-5, -3)
         conv = self.conv
         # A product and no hook on the weight, so that copies of the module keep the mask.
-        rest = conv2d(input, conv.weight * self.keep, None, conv.stride, conv.padding, conv.dilation, self.groups)
+        rest = conv2d(input, conv.weight * self.keep, None, conv.stride, (1, 1), conv.dilation, self.groups)
         return self.gwconv(input) + rest + self.gwconv_shift(swapped)
 
 

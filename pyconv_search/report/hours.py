@@ -22,8 +22,7 @@ def hours_of(store: Store) -> dict[str, str]:
         )
     if taken.everything:
         share = f", {100 * taken.everything / plan['device_seconds']:.0f} % of the plan" if plan else ""
-        found["spent"] = (
-            f"{device_time(taken.everything, taken.unit)}{share}; {device_time(taken.training, taken.unit)} of it "
-            "training, the rest validation"
-        )
+        # Epochs of earlier versions have no rate, so that it is not known how much of their time was training.
+        parts = f"; {device_time(taken.training, taken.unit)} of it training, the rest validation"
+        found["spent"] = f"{device_time(taken.everything, taken.unit)}{share}{parts if taken.training else ''}"
     return found

@@ -163,7 +163,7 @@ def test_data_in_files(command: Callable[..., Said], tmp_path: Path) -> None:
     status, out, _ = command("data", "check", *place, "--classes", "2", "--json")
     found = json.loads(out)
     assert (status, found["found_at"], found["classes"]) == (0, f"{tmp_path}/mine.pack", 2)
-    assert [split["images"] for split in found["splits"]] == [5, 1, 4]
+    assert [split["images"] for split in found["splits"]] == [4, 2, 4]
 
 
 def broken_archive(folder: Path) -> Path:
@@ -235,7 +235,8 @@ def test_mistakes_are_one_line_and_the_right_status(
     assert found == status
     assert expected in err
     assert "Traceback" not in err + out
-    assert status == 2 or len(err.strip().splitlines()) == 1
+    said = [line for line in err.strip().splitlines() if " …" not in line]  # What a slow machine waited for.
+    assert status == 2 or len(said) == 1
     left = [p for p in sorted(tmp_path.rglob("*")) if p not in before]
     assert left == []
 

@@ -162,7 +162,7 @@ def test_data_in_files(command: Callable[..., Said], tmp_path: Path) -> None:
     status, out, _ = command("data", "check", *place, "--classes", "2", "--json")
     found = json.loads(out)
     assert (status, found["found_at"], found["classes"]) == (0, f"{tmp_path}/mine.pack", 2)
-    assert [split["images"] for split in found["splits"]] == [5, 1, 4]
+    assert [split["images"] for split in found["splits"]] == [4, 2, 4]
 
 
 def broken_archive(folder: Path) -> Path:

@@ -192,11 +192,19 @@ def parted(info: DataSetInfo, pool: int, whole: DataSetInfo) -> DataSetInfo:
     At least as many are as a study may ask for.
     """
     share = round(pool * whole.validation / (whole.train + whole.validation))
-    validation = max(share, held_out_bounds(info.classes, pool)[0])
+    validation = max(share, _fewest(info.classes, pool))
     return replace(info, train=pool - validation, validation=validation)
 
 
-def held_out_bounds(classes: int, pool: int) -> tuple[int, int]:
-    """The fewest and the most images of ``pool`` to hold out: one a class, or half of them; as many have to be left."""
-    fewest = min(classes, pool // 2)
-    return fewest, pool - fewest
+def held_out_bounds(info: DataSetInfo) -> tuple[int, int]:
+    """The fewest and the most images that may be held out: one a class, or half of them; as many have to be left.
+
+    What is held out of a whole data set unless a study says otherwise may be asked for, too.
+    """
+    pool = info.train + info.validation
+    fewest = _fewest(info.classes, pool)
+    return (fewest if info.subset else min(fewest, info.validation)), pool - fewest
+
+
+def _fewest(classes: int, pool: int) -> int:
+    return min(classes, pool // 2)

@@ -363,7 +363,7 @@ def _data(fields: Fields) -> Data | None:
         info = datasets.get(info.name, classes)
     except UserError as error:
         options.add("classes", str(error), own=True)
-    low, high = datasets.held_out_bounds(info.classes, info.train + info.validation)
+    low, high = datasets.held_out_bounds(info)
     if held_out is not None and not info.subset and options.sound("validation") and not low <= held_out <= high:
         text = f"must be an integer between {low:,} and {high:,}, which leaves images of every class on both sides"
         options.add("validation", f"{text}, but got {held_out:,}", own=True)

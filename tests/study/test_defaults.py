@@ -71,7 +71,7 @@ def test_a_named_recipe_written_out_is_the_same(write_study: Write, name: str) -
     else:
         data = "fashion-mnist"
     video = "space: v\nnetwork: {depth: 18, input: [3, 16, 224, 224]}\n"
-    space = video if data == "kinetics-400" else "space: s\nnetwork: {depth: 18}\n"
+    space = video if data == "kinetics-400" else "space: s\nnetwork: {depth: 20}\n"
     short = load_study(write_study(space_text=space, data=data, recipe=name))
     full = load_study(write_study(space_text=space, data=data, recipe=written_out(short.recipe)))
     assert full.recipe == short.recipe
@@ -80,7 +80,7 @@ def test_a_named_recipe_written_out_is_the_same(write_study: Write, name: str) -
 @pytest.mark.parametrize("name", datasets.DATA_SETS)
 def test_the_usual_validation_images_may_be_asked_for(name: str) -> None:
     info = datasets.get(name)
-    low, high = datasets.held_out_bounds(info.classes, info.train + info.validation)
+    low, high = datasets.held_out_bounds(info)
     assert low <= info.validation <= high
 
 
@@ -89,7 +89,7 @@ def test_the_usual_validation_images_may_be_asked_for(name: str) -> None:
 def test_a_subset_holds_out_what_may_be_asked_for(classes: int, images: int) -> None:
     whole = datasets.get("imagenet")
     part = datasets.parted(datasets.get("imagenet", classes), images, whole)
-    low, high = datasets.held_out_bounds(classes, images)
+    low, high = datasets.held_out_bounds(part)
     assert part.train + part.validation == images
     assert low <= part.validation <= high
     assert part.validation == max(low, round(images * 50_000 / 1_281_167))

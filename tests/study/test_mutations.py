@@ -87,7 +87,7 @@ def decimal_comma(text: str) -> Iterator[str]:
 def misspelt(text: str) -> Iterator[str]:
     for key, _ in pairs(text):
         start, name = key.start_mark.index, key.value
-        if not key.style:
+        if not key.style and name != "cifar10":  # cifar100 is another data set
             yield cut(text, start, start + len(name), name[0] + name[2:] if len(name) > 1 else name * 2)
             yield cut(text, start, start + len(name), name + name[-1])
             yield cut(text, start, start + len(name), name.capitalize())
@@ -125,9 +125,9 @@ SLIPS: list[Slip] = [
 
 
 def space_meaning(space: Space) -> Any:
-    parameters = [(p.name, p.about, p.domain.kind, list(p.domain.values), p.when) for p in space.parameters]
+    parameters = [(p.name, p.about.split(), p.domain.kind, list(p.domain.values), p.when) for p in space.parameters]
     sections = (dict(space.network), dict(space.recipe), dict(space.base), [c.source for c in space.constraints])
-    return space.name, space.about, parameters, space.input, space.classes, sections
+    return space.name, space.about.split(), parameters, space.input, space.classes, sections
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def validation_count(info: DataSetInfo, validation: int | None) -> int:
     if validation is None:
         return info.validation
     pool = info.train + info.validation
-    low, high = held_out_bounds(info.classes, pool)
+    low, high = held_out_bounds(info)
     number = isinstance(validation, int) and not isinstance(validation, bool)
     if not number or not (validation == 0 or low <= validation <= high):
         raise UserError(

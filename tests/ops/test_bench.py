@@ -26,6 +26,7 @@ from pyconv_search.ops import bench, build_conv
 from pyconv_search.ops.bench import STANDARD, Place, call, compared, forcible
 from pyconv_search.ops.fused import levels_of
 from pyconv_search.ops.kernels import executed_macs
+from pyconv_search.ops.plain import PLAIN
 from pyconv_search.ops.psconv import PSConv2d
 from pyconv_search.ops.pyconv import PyConv2d
 from pyconv_search.ops.roofline import Measured, Roofline
@@ -226,7 +227,7 @@ def test_a_networks_operators_are_those_of_its_modules(name):
 
     blocks = [model.stages, *([model.head.extra] if "+" in name else [])]
     for module in (module for part in blocks for module in part.modules()):
-        if isinstance(module, (PSConv2d, PyConv2d)) or (type(module) is nn.Conv2d and max(module.kernel_size) > 1):
+        if isinstance(module, (PSConv2d, PyConv2d)) or (type(module) in PLAIN and max(module.kernel_size) > 1):
             module.register_forward_hook(called)
     inner = {id(level) for module in model.modules() if isinstance(module, PyConv2d) for level in module.levels}
     for module in model.modules():

@@ -7,10 +7,10 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from pyconv_search.errors import UserError
 from pyconv_search.ops import PSConv2d, PyConv2d
+from pyconv_search.ops.plain import Conv2d
 
 
 def test_it_is_the_concatenation_of_its_levels():
@@ -35,7 +35,7 @@ def test_it_is_the_concatenation_of_its_levels():
 def test_a_level_with_a_pattern_is_poly_scale(reference):
     torch.manual_seed(0)
     pyconv = PyConv2d(8, [4, 6], [3, 5], [2, 1], 2, pattern=[(1,), (1, 2, 4)], axes=["both", "input"])
-    assert [type(level) for level in pyconv.levels] == [nn.Conv2d, PSConv2d]
+    assert [type(level) for level in pyconv.levels] == [Conv2d, PSConv2d]
     x = torch.randn(2, 8, 9, 9)
     case = {"in_channels": 8, "out_channels": 6, "groups": 1, "pattern": (1, 2, 4), "axes": "input", "stride": 2}
     expected = reference(x, pyconv.levels[1].weight, None, case)

@@ -53,7 +53,7 @@ def _remove_orphans(target: Path) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(target.parent):
             found = pattern.fullmatch(name)
-            if found is not None and not _runs(int(found[1])):
+            if found is not None and not runs(int(found[1])):
                 target.with_name(name).unlink(missing_ok=True)
 
 
@@ -61,7 +61,8 @@ def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether there is a process of that number on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pyconv_search.results.files import runs
 from pyconv_search.results.lines import BEGIN
 from pyconv_search.results.row import Row
 from pyconv_search.results.store import JOURNAL, LOCK, Store
@@ -82,7 +83,8 @@ def standing(store: Store) -> Standing:
         measure=measure,
         seconds_left=_seconds_left(present, running) if held else None,
         reason=_reason(store) if state == "aborted" else "",
-        certain=state != "killed" or (host == socket.gethostname() and not _alive(process)),
+        certain=state != "killed"
+        or (host == socket.gethostname() and not (process.isdecimal() and runs(int(process)))),
     )
 
 
@@ -153,6 +155,8 @@ def _under_way(present: Store, measure: str) -> list[UnderWay]:
         name, seed = listed or (event.get("network", ""), event.get("seed"))
         if seed is not None and seed not in present.study["seeds"]:
             continue
+        if present.listing and event and event["config"] not in present.listing.configs:
+            continue
         value = getattr(curve[-1], MEASURES[measure]) if curve else None
         reached = curve[-1].epoch if curve else 0
         found.append(UnderWay(trial, name, seed, reached, event.get("epochs", 0), event.get("macs", 0), value))
@@ -186,17 +190,6 @@ def _seconds_left(store: Store, running: Sequence[UnderWay]) -> float | None:
 
 def _reason(store: Store) -> str:
     return next((str(event.get("reason", "")) for event in reversed(store.events) if event["name"] == "aborted"), "")
-
-
-def _alive(process: str) -> bool:
-    """Whether there is a process of that number on this machine."""
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:
-        return True
-    except (ValueError, OSError, OverflowError):
-        return False
-    return True
 
 
 def _when(store: Store, name: str) -> datetime | None:

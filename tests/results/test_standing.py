@@ -198,12 +198,13 @@ def test_the_time_left(folder: Path, make_row: Callable[..., Row], make_epoch: C
     assert standing(store.read(folder)).seconds_left is None
 
 
-def test_effort_is_counted_by_brute_force(make_row: Callable[..., Row]) -> None:
-    ended = [make_row("a", macs=5, recipe={"epochs": 2}), make_row("b", macs=7)]
-    assert effort_left(3, ended, (), (), usual=3) == (5 * 2 + 7 * 3) / 2
-    assert effort_left(5, ended, ((40, 10),), (8, 9), usual=3) == 30 + 17
-    assert effort_left(6, ended, ((40, 10),), (8, 9), usual=3) == 30 + 17 + (10 + 21 + 40) / 3
-    assert effort_left(2, (), (), (), usual=3) == 0
+def test_effort_is_counted_by_brute_force() -> None:
+    """Two ended trials of 5 × 2 and 7 × 3, one of 40 of which 10 is done, two that wait, of 8 and 9."""
+    ended = (2, 5 * 2 + 7 * 3)
+    assert effort_left(3, ended, (), (0, 0)) == (5 * 2 + 7 * 3) / 2
+    assert effort_left(5, ended, ((40, 10),), (2, 8 + 9)) == 30 + 17
+    assert effort_left(6, ended, ((40, 10),), (2, 8 + 9)) == 30 + 17 + (10 + 21 + 40) / 3
+    assert effort_left(2, (0, 0), (), (0, 0)) == 0
 
 
 def test_the_best_follows_the_studys_measure(folder: Path, make_row: Callable[..., Row]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyconv_search.arch import heads
 from pyconv_search.arch.blocks import BLOCKS, fed
+from pyconv_search.arch.check import MOST_STAGES
 from pyconv_search.arch.heads.head import Backbone
 from pyconv_search.arch.pyramid import CONV_KEYS, StageKeys, conv, kernel
 from pyconv_search.arch.spec import FORMS, POOLS, SHORTCUTS, Architecture, SqueezeExcite, Stage, Stem, pointwise
@@ -22,7 +23,6 @@ from pyconv_search.fields import MOST, Fields, Path, Problems, integer, integers
 IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 DOUBLINGS = 17  # of the width, beyond which every width is too large
-MOST_STAGES = 64
 
 
 def resnet(settings: Mapping[str, Any], input: tuple[int, ...], classes: int) -> Architecture:

@@ -48,6 +48,11 @@ class Listing:
         self._trials = {t: (e.config, seed) for e in self.configs.values() for t, seed in zip(e.trials, seeds)}  # noqa: B905
         self._adaptive, self._surplus = adaptive, frozenset(surplus)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What the study calls each configuration now; none of a folder of an earlier version."""
+        return {config: entry.name for config, entry in self.configs.items() if entry.parameters is not None}
+
     def holds(self, row: Row) -> bool:
         """Whether the trial of a row belongs to the study."""
         return row.config in self.configs and row.seed in self._seeds

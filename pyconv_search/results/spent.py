@@ -36,7 +36,7 @@ def planned(store: Store) -> dict[str, Any] | None:
     event = next((event for event in reversed(store.events) if event["name"] == "planned"), None)
     if event is None or store.listing is None:
         return event
-    names = {config: listed.name for config, listed in store.listing.configs.items() if listed.parameters is not None}
+    names = store.listing.names
     measured = [each | {"name": names.get(each.get("config"), each["name"])} for each in event["measured"]]
     return event | {"measured": measured}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyconv_search.results.files import replace
-from pyconv_search.results.lines import columns
+from pyconv_search.results.lines import INT64, columns
 from pyconv_search.results.row import Epoch, Row
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pyconv_search.results.store import Store
 
 DTYPES = {"str": "string", "int": "Int64", "float": "float64", "float | None": "float64"}
-INT64 = range(-(2**63), 2**63)
 
 
 def tables(store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -82,7 +82,7 @@ def of(store: Store) -> list[Verdict]:
     found = read(store.folder).values()
     if store.listing is None:
         return list(found)
-    names = {config: listed.name for config, listed in store.listing.configs.items() if listed.parameters is not None}
+    names = store.listing.names
     known = [each for each in found if not each.config or each.config in store.listing.configs]
     return [replace(each, name=names.get(each.config, each.name)) for each in known]
 

@@ -13,8 +13,8 @@ from ray import tune
 
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Epoch, Row, to_dict
+from pyconv_search.results.standing import MEASURES
 from pyconv_search.search import noise
-from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.outcome import failed_row
 from pyconv_search.search.places import sign_of
 from pyconv_search.search.together import Group

@@ -24,7 +24,7 @@ from pyconv_search.files import read_json
 from pyconv_search.results.files import replace
 from pyconv_search.results.records import records
 from pyconv_search.results.store import JOURNAL, LOCK, MOST_STUDY, STUDY, Journal, Store, store_of
-from pyconv_search.search.standing import entries, standing
+from pyconv_search.search.proposals import entries, still_held
 from pyconv_search.study.plan import Candidate, candidate, candidates, planned_trials
 from pyconv_search.study.recipe import Recipe, essence
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
@@ -99,7 +99,7 @@ def begin(
     """
     found, proposed = list(records(journal.path)), []
     if study.search.kind == "tpe":
-        every = standing(study, found)
+        every = still_held(study, found)
         proposed, surplus = every[: study.search.trials], every[study.search.trials :]
         values = values | {"networks": entries(study, proposed), "surplus": [row.config for row in surplus]}
     values = write_study(journal.folder, values)

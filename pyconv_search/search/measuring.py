@@ -25,6 +25,7 @@ from pyconv_search.results.verdicts import Verdict
 from pyconv_search.search.connection import room
 from pyconv_search.search.outcome import detail_of, device_name
 from pyconv_search.search.trial import Trial
+from pyconv_search.search.waiting import say
 from pyconv_search.search.work import Work
 from pyconv_search.study.plan import Candidate, trial_spec
 from pyconv_search.study.study import Study
@@ -152,7 +153,7 @@ def sizes(study: Study, work: Work, console: Console, ending: Callable[[], bool]
         if key not in known:
             known[key] = _verdict(study, network, (size, processes), key)
             verdicts.write(work.folder, known)
-            console.print(str(known[key]), highlight=False, markup=False, soft_wrap=True)
+            say(console, str(known[key]))
         chosen[network.config] = known[key].together
     return lambda network: chosen.get(network.config, 1)
 

@@ -29,6 +29,7 @@ from pyconv_search.files import expanded
 from pyconv_search.results import store
 from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.spent import is_planned, spent
+from pyconv_search.results.standing import MEASURES
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search import interrupts, losses, noise, planning
@@ -37,7 +38,6 @@ from pyconv_search.search.connection import connected, needs, room, whole_device
 from pyconv_search.search.distributed import across_workers
 from pyconv_search.search.interrupts import Interrupts
 from pyconv_search.search.joining import Cluster
-from pyconv_search.search.ledger import MEASURES
 from pyconv_search.search.measuring import sizes
 from pyconv_search.search.outcome import blank_row, now
 from pyconv_search.search.patching import patched

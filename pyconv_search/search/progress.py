@@ -69,7 +69,7 @@ class Progress:
             return
         fresh, self._told = self.work.ended[self._told :], len(self.work.ended)
         for row in fresh:
-            self._say(f"{row_text(row)}; {self.summary()}")
+            self._say(f"{row_text(row, self._measure)}; {self.summary()}")
         if time.monotonic() - self._spoke > QUIET_SECONDS:
             self._say(self.summary())
 
@@ -119,12 +119,13 @@ class Progress:
         return Group(Text(printable(self.summary())), bar, Text(), table)
 
 
-def row_text(row: Row) -> str:
-    """One ended trial in one line."""
+def row_text(row: Row, measure: str) -> str:
+    """One ended trial in one line, with what the study compares networks by."""
     what = f"{row.name} (seed {row.seed})"
+    epochs = f"{row.epochs} epoch{'s' * (row.epochs != 1)}"
     if row.status == "failed":
-        return (
-            f"{what} failed after {row.epochs} epochs: {row.reason}: {row.detail.splitlines()[0] if row.detail else ''}"
-        )
-    error = f"validation top-1 error {row.val_top1_error:.2f} %" if row.val_top1_error is not None else ""
-    return f"{what} {row.status if row.status == 'complete' else f'stopped@{row.epochs}'}: {error}"
+        detail = f": {row.detail.splitlines()[0]}" if row.detail else ""
+        return f"{what} failed after {epochs}: {row.reason}{detail}"
+    value = getattr(row, MEASURES[measure])
+    error = f": {WORDS[measure]} {value_text(value, measure)}" if value is not None else ""
+    return f"{what} {row.status}{f' after {epochs}' if row.status == 'stopped' else ''}{error}"

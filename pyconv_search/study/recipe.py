@@ -56,7 +56,7 @@ class Recipe:
     after ``resolution_until`` of the epochs. ``center`` is the share of the shorter side that is cut out of the middle
     of large images to evaluate; ``mirror`` averages the probabilities of an image and its mirror image.
 
-    Video. ``frame_step``: every so manieth frame makes a clip; ``clips`` and ``crops``: so many clips in time, each
+    Video. ``frame_step``: a clip takes one frame of so many; ``clips`` and ``crops``: so many clips in time, each
     cropped so many times in space, are averaged to evaluate.
     """
 

@@ -119,7 +119,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """When a trial writes its checkpoint: after every so manieth epoch, and after so many ``minutes`` within one.
+    """When a trial writes its checkpoint: after every so many epochs, and after so many ``minutes`` within one.
 
     ``keep`` is ``last`` (one, until the trial is complete) or ``all`` (those of whole epochs stay, each in a file).
     """
@@ -370,10 +370,12 @@ def _data(fields: Fields) -> Data | None:
     match = re.match(r"\$([A-Za-z_]\w*)", root or "")
     if root and match and match[1] not in os.environ:
         options.add("root", f"the environment variable {match[1]} is not set; set it, or write the folder itself")
-    expanded = os.path.expanduser(os.path.expandvars(root)) if root else None
-    if expanded and not os.path.isabs(expanded):
-        expanded = os.path.abspath(expanded)
-    return Data(info, expanded, held_out)
+    try:
+        place = str(expanded(os.path.expandvars(root)).absolute()) if root else None
+    except UserError as error:  # of "~" without a home
+        options.add("root", str(error), own=True)
+        place = None
+    return Data(info, place, held_out)
 
 
 def _unfit(data: Data, resources: Resources, recipe: Recipe) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,18 @@ def test_the_root_of_the_data_may_name_an_environment_variable(
     monkeypatch.setenv("FASHION", "/somewhere")
     data = load_study(path).data
     assert (data.root, data.validation) == ("/somewhere/raw", 1000)
+
+
+def test_a_home_that_is_not_known_is_told_where_the_root_stands(
+    write_study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(data={"fashion-mnist": {"root": "~/raw"}})
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert load_study(path).data.root == "/somewhere/raw"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(UserError, match=r":\d+:\d+ data\.fashion-mnist\.root: ~/raw: the home folder is not known"):
+        load_study(path)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyconv_search.errors import UserError
+from pyconv_search.files import expanded
 from pyconv_search.study.datasets import DataSetInfo
 from pyconv_search.training.data.dataset import Pool
 from pyconv_search.training.data.files import Blob, read_archive, read_file
@@ -137,7 +138,7 @@ def _places(family: Family, root: str | os.PathLike[str] | None) -> Iterator[tup
 
 
 def _absolute(place: str | os.PathLike[str]) -> Path:
-    return Path(os.path.expanduser(place)).absolute()
+    return expanded(place).absolute()
 
 
 def _look(family: Family, place: Path, pointed: bool) -> list[Location]:

@@ -540,8 +540,12 @@ def _checkpoints(fields: Fields) -> Checkpoints:
 
 
 def _stall(fields: Fields) -> float | None:
-    if fields.take("stall", None) == "none":
+    value = fields.take("stall", None)
+    if value == "none":
         return math.inf
+    if isinstance(value, str) and not value[:1].isdigit():  # else perhaps with a decimal comma
+        fields.add("stall", f"must be a number of minutes, or none, but got {shown(value)}", own=True)
+        return None
     return fields.number("stall", None, 0.01)
 
 

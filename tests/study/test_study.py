@@ -304,3 +304,5 @@ def test_how_long_a_trial_may_make_no_progress(write_study: Write) -> None:
     for wrong in (0, -1, "never", [1]):
         with pytest.raises(UserError, match=r"stall: must be "):
             load_study(write_study(stall=wrong))
+    with pytest.raises(UserError, match=r"stall: must be a number of minutes, or none, but got 'never'"):
+        load_study(write_study(stall="never"))

@@ -56,7 +56,8 @@ FAMILIES = {
 def family(request):
     """(network, its input, expected output shapes)."""
     changes, size, shapes = FAMILIES[request.param]
-    settings = {**settings_of(request.param), **changes}
+    merged = {**settings_of(request.param), **changes}
+    settings = {key: value for key, value in merged.items() if value is not None}  # None takes a preset's value out
     torch.manual_seed(0)
     network = build(read({key: value for key, value in settings.items() if value is not None}, size, 7))
     for module in network.modules():

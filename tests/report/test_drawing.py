@@ -23,12 +23,12 @@ from pyconv_search.report.drawing.pen import dilation_colour, ink_on, kernel_fac
 from pyconv_search.report.drawing.picture import draw, write_drawing
 from pyconv_search.units import quantity
 
-SMALL = {"stem": {"kernel": 3, "width": 16, "stride": 1, "pool": "none"}, "block": "bottleneck", "depth": 29}
+FREE = {"stem": {"kernel": 3, "width": 16, "stride": 1, "pool": "none"}, "block": "bottleneck"}
+SMALL = {**FREE, "depth": 29}
 JOINT = {"levels": [4, 3, 2], "pattern": [[1, 2, 1, 4], [1, 2], [1, 2, 3], [2]], "split": "bottom-heavy", "width": 32}
 DEEP = {
-    **SMALL,
+    **FREE,
     "block": "basic",
-    "depth": None,
     "blocks": [1, 2, 1, 2, 1],
     "stages": [{}] * 5,
     "levels": [6, 4, 3, 2, 1],
@@ -310,7 +310,7 @@ def lattices(drawing: Drawing) -> dict[str, list[list[str]]]:
 )
 def test_the_cells_are_those_of_the_dilation_matrix(settings, shown):
     """One stage of width 16, so that the expected corner (outputs, inputs, groups) can be counted by hand."""
-    arch = resnet({**SMALL, "depth": None, "blocks": [2], "stages": [{}], "width": 16, **settings}, (3, 8, 8), 10)
+    arch = resnet({**FREE, "blocks": [2], "stages": [{}], "width": 16, **settings}, (3, 8, 8), 10)
     outputs, inputs, groups = shown
     matrix = dilation_matrix(
         inputs, outputs, arch.stages[0].conv.levels[0].pattern, settings.get("axes", "both"), groups

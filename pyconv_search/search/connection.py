@@ -72,6 +72,7 @@ def _started(guard: Guard | None) -> Iterator[None]:
     watching = guard or Guard()
     with scratch() as folder, authentication("token", secrets.token_hex(32)), loopback():
         try:
+            watching.remove(folder.parent)  # should this process be killed
             with own_sessions(watching):
                 _connect("Ray cannot be started on this machine", address="local", **options(folder))
             yield

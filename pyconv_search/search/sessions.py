@@ -40,12 +40,13 @@ def sweep(sessions: Iterable[int]) -> None:
 class Guard:
     """Ends the sessions of its ``leaders`` when :meth:`close` is called, or when this process is gone.
 
-    ``folder`` is what they write to, which it removes then.
+    ``folder`` is what they write to, which it removes then; ``ending`` says that they are being ended on purpose.
     """
 
     def __init__(self) -> None:
         self.leaders: list[subprocess.Popen[bytes]] = []
         self.folder: Path | None = None
+        self.ending = False
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,

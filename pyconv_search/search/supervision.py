@@ -128,6 +128,8 @@ class Supervisor:
         if self._leaving or self._run.abort:
             return False
         found = self.cluster.lost if self._guard is None else watch.died(self._guard.leaders)
+        if self._guard is not None and self._guard.ending:  # asked only now: it is said before the first is ended
+            return False
         if found:
             self._run.abort = (
                 f"{found}; everything up to now is in the journal, and the same command goes on "

@@ -30,6 +30,11 @@ def died(leaders: Sequence[subprocess.Popen[Any]]) -> str:
     return ""
 
 
+def logs(folder: Path) -> list[Path]:
+    """What these processes have written, where ``folder`` is the one that Ray's stands in."""
+    return [log for part in PARTS for log in sorted(folder.glob(f"*/session_2*/logs/{part}.*"))]
+
+
 def _how(status: int) -> str:
     with contextlib.suppress(ValueError):
         if status < 0:

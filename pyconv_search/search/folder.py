@@ -24,7 +24,6 @@ from pyconv_search.results.files import replace
 from pyconv_search.results.records import records
 from pyconv_search.results.store import JOURNAL, LOCK, MOST_STUDY, STUDY, Journal, Store, store_of
 from pyconv_search.search.standing import entries, standing
-from pyconv_search.study.batches import check_batches
 from pyconv_search.study.plan import Candidate, candidate, candidates, planned_trials
 from pyconv_search.study.recipe import Recipe, essence
 from pyconv_search.study.recipe import to_dict as recipe_to_dict
@@ -57,9 +56,8 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
             first.name,
             first.why,
         )
-    known = candidates(study)
     study = counted_study(study, found.info)
-    check_batches(study, [row.recipe for row in known] or [study.recipe])
+    known = candidates(study)  # only now, since they are kept for these very data
     values = study_to_dict(study) | {"command": command, "planned": planned_trials(study, len(known))}
     values |= {"networks": entries(study, known), "baseline": _baseline(study)}
     study = _located(study, Path(found.found_at))

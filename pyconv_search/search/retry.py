@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pyconv_search.errors import UserError
 from pyconv_search.results.row import Row
+from pyconv_search.study import recipe as recipes
+from pyconv_search.study.recipe import Recipe
 from pyconv_search.study.study import Study
 
 
@@ -22,16 +25,31 @@ class Retry:
     accumulate: int = 0
 
     def check(self, study: Study) -> None:
-        """UserError unless the batch of the study can be computed in so many parts."""
-        recipe, share = study.recipe, study.recipe.batch // study.resources.workers
-        if not self.accumulate:
-            return
+        """UserError unless the trials of the study can be run in this way.
+
+        Where the space's file varies the recipe, the batches are left to :meth:`check_rows`.
+        """
+        workers = study.resources.workers
+        if self.alone and workers > 1:
+            raise UserError(f"--alone: is for trials of one process, but each of these has {workers}; leave it out")
+        if self.accumulate and not study.space.recipe:
+            self._check_batch(study.recipe, workers)
+
+    def check_rows(self, study: Study, rows: Iterable[Row]) -> None:
+        """UserError unless the batch of each trial that ran out of memory can be computed in so many parts."""
+        for row in rows if self.accumulate and study.space.recipe else ():
+            if (row.status, row.reason) == ("failed", "oom"):
+                own = recipes.from_dict(recipes.to_dict(study.recipe) | row.recipe)
+                self._check_batch(own, study.resources.workers, f" of {row.name}")
+
+    def _check_batch(self, recipe: Recipe, workers: int, of: str = "") -> None:
+        share = recipe.batch // workers
         legal = [n for n in range(recipe.accumulate + 1, share // 2 + 1) if share % n == 0]
         if self.accumulate not in legal:
             near = min(legal, key=lambda n: abs(n - self.accumulate), default=None)
-            whose = f"each of {study.resources.workers} workers' {share}" if share < recipe.batch else f"the {share}"
+            whose = f"each of {workers} workers' {share}" if share < recipe.batch else f"the {share}"
             raise UserError(
-                f"--accumulate {self.accumulate}: must divide {whose} images of a batch into more than the "
+                f"--accumulate {self.accumulate}: must divide {whose} images of a batch{of} into more than the "
                 f"{recipe.accumulate} of the recipe, of at least two images each"
                 + (f"; nearest: {near}" if near else "; there is no such number")
             )

@@ -100,6 +100,8 @@ def run(
         with heard.orderly(), Journal(folder) as journal, folders.noted_end(journal):
             with waiting("reading what has been run", console):
                 values, found, proposed = folders.begin(study, values, journal, now())
+                if isinstance(retry_failed, Retry):
+                    retry_failed.check_rows(study, found.current().rows)
                 strategy = make_strategy(study, folder, found.current().rows, found.curve, proposed, found.departed)
                 work = Work(study, strategy, journal, found, retry_failed)
                 left = work.more()

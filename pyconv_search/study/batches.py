@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from pyconv_search.fields import Problem
 from pyconv_search.study.recipe import Recipe
-
-if TYPE_CHECKING:
-    from pyconv_search.study.study import Study
 
 _PATH = ("recipe", "batch")
 
@@ -29,10 +25,3 @@ def unfit_batch(train: int, workers: int, recipe: Recipe) -> Iterator[Problem]:
             f"{batch} images leave less than two for each of {workers} workers{parts}, and batch normalisation needs "
             f"two; nearest: {2 * workers * recipe.accumulate}",
         )
-
-
-def check_batches(study: Study, recipes: Iterable[Recipe]) -> None:
-    """UserError where a batch does not fit the images that there really are; of a subset they were estimated before."""
-    for recipe in recipes:
-        for problem in unfit_batch(study.data.train, study.resources.workers, recipe):
-            raise study.document.error([problem])

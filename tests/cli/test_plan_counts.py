@@ -12,8 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from pyconv_search.errors import UserError
 from pyconv_search.search.folder import open_folder
-from pyconv_search.study.study import load_study
+from pyconv_search.study import plan
+from pyconv_search.study.study import Study, load_study
 
 Said = tuple[int, str, str]
 SPACE = {
@@ -56,16 +58,16 @@ def test_ones_own_images_are_counted_as_the_run_counts_them(
     command: Callable[..., Said], mine: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = mine()
-    plan = json.loads(command("plan", path, "--images-per-second", 100, "--json")[1])
+    planned = json.loads(command("plan", path, "--images-per-second", 100, "--json")[1])
     study, values = open_folder(load_study(path), tmp_path / "run", "")
-    images = plan["images"]
+    images = planned["images"]
     assert images["train"] + images["validation"] == 24
     assert (images["test"], images["estimated"], images["found_at"]) == (6, False, str(tmp_path / "mine"))
-    assert (images["train"], plan["trials"]) == (values["data"]["train"], values["planned"])
+    assert (images["train"], planned["trials"]) == (values["data"]["train"], values["planned"])
     assert (study.data.train, study.data.held_out) == (images["train"], images["validation"])
-    (network,) = plan["networks"]
-    assert plan["training_macs"] == 2 * 3 * 3 * images["train"] * network["macs"]
-    assert plan["estimate"]["training_seconds"] == pytest.approx(2 * 3 * images["train"] / 100)
+    (network,) = planned["networks"]
+    assert planned["training_macs"] == 2 * 3 * 3 * images["train"] * network["macs"]
+    assert planned["estimate"]["training_seconds"] == pytest.approx(2 * 3 * images["train"] / 100)
     said = command("plan", path, "--no-measure")[1]
     assert f"imagenet: {images['train']} images to train on, {images['validation']} to validate, 6 to test" in said
     assert f"counted in {tmp_path / 'mine'}" in said
@@ -100,6 +102,35 @@ def test_what_the_run_will_refuse_is_refused(
     status, _, error = command("plan", mine(**changes), "--no-measure")
     assert status == 1
     assert words in error
+
+
+def test_batches_that_an_adaptive_search_may_propose_are_compared_with_the_images_that_there_are(
+    mine: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of 2,462 images, the estimate of two classes, 64 are a batch; of the 22 that lie there they are not."""
+    path = mine(search={"tpe": {"trials": 2}})
+    space = {
+        **SPACE,
+        "parameters": {**SPACE["parameters"], "batch": {"choice": [8, 64]}},
+        "recipe": {"batch": "$batch"},
+    }
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
+    study = load_study(path)
+    with pytest.raises(
+        UserError, match=r"space\.yaml:\d+:\d+ parameters\.batch.*a batch of 64, but there are 2\d images"
+    ):
+        open_folder(study, tmp_path / "run", "")
+
+
+def test_a_start_works_out_the_networks_once(
+    mine: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Study] = []
+    usual = plan._candidates
+    monkeypatch.setattr(plan, "_candidates", lambda study: [made.append(study), *usual(study)][1:])
+    study, _ = open_folder(load_study(mine()), tmp_path / "run", "")
+    assert len(plan.candidates(study)) == 1
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe"])

@@ -21,8 +21,9 @@ from pyconv_search.results import store
 from pyconv_search.results.row import Row
 from pyconv_search.results.store import Journal
 from pyconv_search.search.ledger import STORAGE
-from pyconv_search.search.outcome import blank_row
+from pyconv_search.search.outcome import blank_row, failed_row
 from pyconv_search.search.progress import Progress
+from pyconv_search.search.retry import Retry
 from pyconv_search.search.runner import run
 from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.work import Work
@@ -190,3 +191,22 @@ def test_what_is_left_is_counted_in_the_epochs_of_each_recipe(joint: Callable[..
         assert progress._effort_left() == 10 * macs
         assert [work.next() is None, progress._effort_left()] == [False, 10 * macs]
         assert [running.planned for running in work.running.values()] == [10]
+
+
+def test_each_batch_that_the_space_varies_is_asked_whether_it_has_so_many_parts(joint: Callable[..., Study]) -> None:
+    space = {
+        **SPACE,
+        "parameters": {"levels": SPACE["parameters"]["levels"], "batch": {"choice": [50, 48]}},
+        "recipe": {"batch": "$batch"},
+    }
+    study, retry = joint(space), Retry(accumulate=16)
+    by_batch = {row.recipe.batch: row for row in candidates(study)}
+    failed = {
+        batch: failed_row(trial_spec(study, row, 0, None), MemoryError("no room")) for batch, row in by_batch.items()
+    }
+    retry.check(study)
+    retry.check_rows(study, [failed[48], replace(failed[50], reason="lost")])
+    with pytest.raises(
+        UserError, match=r"^--accumulate 16: must divide the 50 images of a batch of levels .*; nearest: 10$"
+    ):
+        retry.check_rows(study, failed.values())

@@ -131,6 +131,8 @@ def test_parts_that_no_batch_has_are_told(toy: Callable[..., Study]):
         with pytest.raises(UserError, match=rf"--accumulate {number}: must divide each of 2 workers' 12 .*: {near}$"):
             Retry(accumulate=number).check(study)
     assert trial_spec(study, candidates(study)[0], 0, None)["threads"] == 1
+    with pytest.raises(UserError, match=r"^--alone: is for trials of one process, but each of these has 2; leave"):
+        Retry(alone=True).check(study)
 
 
 def _main(folder: Path, limit: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pyconv_search.study.batches import check_batches
+from pyconv_search.study.batches import unfit_batch
 from pyconv_search.study.datasets import DataSetInfo
-from pyconv_search.study.plan import candidates
-from pyconv_search.study.study import Study
+from pyconv_search.study.study import Study, most_epochs
 from pyconv_search.training.data.registry import load, locations
 
 
@@ -40,11 +39,18 @@ def at_hand(study: Study) -> AtHand:
     if not found or not data.info.subset:
         return AtHand(study, found)
     read = load(**data.key)
-    counted = counted_study(study, read.info)
-    check_batches(counted, [row.recipe for row in candidates(study)] or [study.recipe])
-    return AtHand(counted, read.found_at)
+    return AtHand(counted_study(study, read.info), read.found_at)
 
 
 def counted_study(study: Study, info: DataSetInfo) -> Study:
-    """The study with the numbers of images of data that were read."""
-    return replace(study, data=replace(study.data, info=info))
+    """The study with the numbers of images of data that were read.
+
+    Raises:
+        DocumentError: if there are fewer training images than a batch has; of a subset they were estimated before.
+    """
+    counted = replace(study, data=replace(study.data, info=info))
+    if study.space.recipe:
+        most_epochs(counted)  # which looks at the batches of all recipes
+    elif wrong := list(unfit_batch(counted.data.train, counted.resources.workers, counted.recipe)):
+        raise counted.document.error(wrong)
+    return counted

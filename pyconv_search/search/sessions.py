@@ -71,7 +71,7 @@ class Guard:
             self._pipe.write(f"{json.dumps(what)}\n".encode())
             self._pipe.flush()
         except OSError:
-            return  # Somebody has killed the guard: Ray's processes still end with us, its agents after a minute.
+            return  # Somebody has killed the guard: Ray's processes still end with us, its agents minutes later.
 
     def close(self) -> None:
         """End what still runs there, and the guard."""

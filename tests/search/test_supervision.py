@@ -76,3 +76,30 @@ def test_what_ends_on_purpose_has_not_died(tmp_path: Path) -> None:
     guard.ending = False
     assert supervisor._bereft()
     assert run.abort.startswith("Ray's raylet, the process that runs the workers of this machine, died (exit status 0)")
+
+
+BEREFT = """
+import os, threading, time
+from pyconv_search.search.connection import connected
+from pyconv_search.search.sessions import Guard
+
+def job():
+    with connected(None, guard):
+        ready.set()
+        time.sleep(300)
+
+guard, ready = Guard(), threading.Event()
+threading.Thread(target=job, daemon=True).start()
+ready.wait()
+assert guard.folder.exists()
+guard.close()
+assert not guard.folder.exists()
+time.sleep(75)
+os._exit(7)
+"""
+
+
+@pytest.mark.slow
+def test_there_is_time_to_write_after_the_end_of_a_gcs() -> None:
+    """By itself Ray ends the process after a minute."""
+    assert subprocess.run([sys.executable, "-c", BEREFT], capture_output=True).returncode == 7

@@ -292,6 +292,8 @@ def _run(
 
     console = waiting.console()
     with interrupts.heard() as heard:
+        with heard.held():  # by the threads that NumPy starts, for as long as they live
+            import numpy  # noqa: F401
         with waiting.waiting("reading the study", console):
             from pyconv_search.study.study import load_study
 

@@ -17,6 +17,7 @@ from ray.tune import PlacementGroupFactory
 from pyconv_search.errors import UserError
 from pyconv_search.search.joining import Cluster, admitted, authentication
 from pyconv_search.search.local import loopback, options, scratch
+from pyconv_search.search.patching import patched
 from pyconv_search.search.sessions import Guard, own_sessions
 from pyconv_search.study.study import Resources, Study
 from pyconv_search.training import allocator
@@ -33,6 +34,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # So long after the death of the GCS Ray ends this process, which has its tables and its report to write.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     # A worker that waits for one that died cannot leave its process group in order.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2",
     # Trials that share a GPU must not lose its memory to gaps (PyTorch, CUDA semantics: memory management).
@@ -72,8 +75,9 @@ def _started(guard: Guard | None) -> Iterator[None]:
     watching = guard or Guard()
     with scratch() as folder, authentication("token", secrets.token_hex(32)), loopback():
         try:
+            watching.remove(folder.parent)  # should this process be killed
             with own_sessions(watching):
-                _connect("Ray cannot be started on this machine", address="local", **options(folder))
+                _connect("Ray cannot be started on this machine", watching, address="local", **options(folder))
             yield
         finally:
             if guard is None:
@@ -86,22 +90,36 @@ def _joined(cluster: Cluster | str) -> Iterator[None]:
     cluster = Cluster(cluster) if isinstance(cluster, str) else cluster
     address, mode = admitted(cluster)
     with authentication(mode):
-        _connect(f"--address {cluster.address}: the cluster cannot be joined", address=address)
+        _connect(f"--address {cluster.address}: the cluster cannot be joined", None, address=address)
         yield
 
 
-def _connect(failure: str, **arguments: Any) -> None:
+def _connect(failure: str, guard: Guard | None, **arguments: Any) -> None:
     """Call ``ray.init``; whatever it raises becomes one UserError that begins with ``failure``."""
     try:
-        with _silent_stderr():
+        with _silent_stderr(), _command_in_utf8():
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong becomes a row or one line
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
     except BaseException as error:
+        if guard is not None:
+            guard.ending = True
         ray.shutdown()  # of what was started by then
         if not isinstance(error, (Exception, SystemExit)):  # Ray raises plain Exception, too, and exits in places
             raise
+        if isinstance(error, UnicodeEncodeError):
+            raise UserError(f"{failure}: it needs names in UTF-8, and {error.object!r} is none") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"{failure}: {reason}") from None
+
+
+@contextmanager
+def _command_in_utf8() -> Iterator[None]:
+    """Ray keeps the command line, and fails where a name in it is not UTF-8."""
+    from ray._private import utils
+
+    usual = getattr(utils, "get_entrypoint_name", str)
+    with patched(utils, "get_entrypoint_name", lambda: usual().encode(errors="replace").decode()):
+        yield
 
 
 @contextmanager

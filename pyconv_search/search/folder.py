@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import platform
 import shlex
 import subprocess
@@ -47,8 +46,6 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
     Raises:
         UserError: if the data set is missing or damaged, the folder cannot be written, or it holds another study's run.
     """
-    _check_name("the folder of the run", folder)
-    _check_name("the study's file", Path(study.document.file))
     found = data.load(**study.data.key)
     if found.passed:
         first = found.passed[0]
@@ -80,13 +77,6 @@ def open_folder(study: Study, folder: Path, command: str) -> tuple[Study, dict[s
             f"{folder}: is not empty and not the folder of a run (it holds {strangers[0]}); choose another with --out"
         )
     return study, values
-
-
-def _check_name(what: str, path: Path) -> None:
-    """UserError where a path is no UTF-8 text of one line, with which Ray was seen to end before it had begun."""
-    text = os.path.abspath(path)
-    if "\n" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise UserError(f"{text!r}: {what} must have a path in UTF-8, without line ends; rename it or choose another")
 
 
 def begin(

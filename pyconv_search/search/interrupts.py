@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TAKEN = (signal.SIGTERM,)  # by Ray
 # `timeout` and some terminals send the same signal twice, to the process and to its group: a second one counts after
 # this time.
 TWICE_SECONDS = 1.0
@@ -40,15 +41,32 @@ class Interrupts:
         finally:
             self._orderly -= 1
 
-    def listen(self) -> dict[signal.Signals, Any]:
-        """Handle the signals that are not ignored; the handlers before.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let SIGTERM wait for :meth:`listen`, in this thread and in those that it starts meanwhile.
 
-        Ray's C++ core takes SIGTERM for itself when it starts, unknown to Python: whoever starts it calls this again.
+        Ray's C++ core takes SIGTERM for itself when it starts and leaves it deadly when it ends, both unknown to
+        Python. The kernel gives a signal to any thread that does not block it.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handler, mask = signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def listen(self) -> dict[signal.Signals, Any]:
+        """Handle the signals that are not ignored, and what :meth:`held` has let wait; the handlers before."""
         if threading.current_thread() is not threading.main_thread():
             return {}
         self._numbers = self._numbers or tuple(n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN)
-        return {number: signal.signal(number, self.hear) for number in self._numbers}
+        before = {number: signal.signal(number, self.hear) for number in self._numbers}
+        if signal.sigtimedwait(TAKEN, 0) is not None and signal.SIGTERM in self._numbers:
+            self.hear(signal.SIGTERM, None)
+        return before
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
@@ -80,6 +98,16 @@ def heard() -> Iterator[Interrupts]:
         _current = None
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def heard_by_children() -> Iterator[None]:
+    """Processes that this thread starts meanwhile hear SIGTERM, whether it is held here or not."""
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def ignore() -> None:

@@ -1,16 +1,18 @@
-"""The processes of a Ray of our own: in sessions of their own, and none of them outlives the run.
+"""The processes of a Ray of our own: in sessions of their own, and neither they nor their folder outlive the run.
 
 What ``timeout``, SLURM, systemd and CI send goes to the whole process group of the run; a closed terminal hangs up its
 session. Ray's processes would die before the run could end in order. They stand in sessions of their own, therefore,
 and a guard, which stands in another, ends them when the run's process is gone, however it went.
 
-This file is also the guard's program: it reads the sessions from its standard input, one a line, and ends what runs in
-them once its standard input is closed.
+This file is also the guard's program: it reads from its standard input, in lines of JSON, the numbers of sessions and
+the paths of folders; once its standard input is closed it ends what runs in the sessions and removes the folders.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,10 +38,15 @@ def sweep(sessions: Iterable[int]) -> None:
 
 
 class Guard:
-    """Ends the sessions of its ``leaders`` when :meth:`close` is called, or when this process is gone."""
+    """Ends the sessions of its ``leaders`` when :meth:`close` is called, or when this process is gone.
+
+    ``folder`` is what they write to, which it removes then; ``ending`` says that they are being ended on purpose.
+    """
 
     def __init__(self) -> None:
         self.leaders: list[subprocess.Popen[bytes]] = []
+        self.folder: Path | None = None
+        self.ending = False
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
@@ -52,11 +59,19 @@ class Guard:
     def add(self, leader: subprocess.Popen[bytes]) -> None:
         """Watch over the session that this process leads."""
         self.leaders.append(leader)
+        self._tell(leader.pid)
+
+    def remove(self, folder: Path) -> None:
+        """Remove this folder, too, in the end."""
+        self.folder = folder
+        self._tell(str(folder))
+
+    def _tell(self, what: int | str) -> None:
         try:
-            self._pipe.write(f"{leader.pid}\n".encode())
+            self._pipe.write(f"{json.dumps(what)}\n".encode())
             self._pipe.flush()
         except OSError:
-            return  # Somebody has killed the guard: Ray's processes still end with us, its agents after a minute.
+            return  # Somebody has killed the guard: Ray's processes still end with us, its agents minutes later.
 
     def close(self) -> None:
         """End what still runs there, and the guard."""
@@ -81,13 +96,15 @@ def own_sessions(guard: Guard | None) -> Iterator[None]:
         return
     from ray._private import services
 
+    from pyconv_search.search.interrupts import heard_by_children
     from pyconv_search.search.patching import patched
 
     watching = guard
 
     class Leader(subprocess.Popen[bytes]):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **{**options, "start_new_session": True})
+            with heard_by_children():
+                super().__init__(*arguments, **{**options, "start_new_session": True})
             watching.add(self)
 
     with patched(services, "ConsolePopen", Leader):
@@ -97,9 +114,11 @@ def own_sessions(guard: Guard | None) -> Iterator[None]:
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sessions = [int(line) for line in sys.stdin if line.strip().isdigit()]
+    told = [json.loads(line) for line in sys.stdin if line.endswith("\n")]
     for _ in range(2):  # A raylet that is being ended may have started one more.
-        sweep(sessions)
+        sweep(each for each in told if isinstance(each, int))
+    for folder in (each for each in told if isinstance(each, str)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -70,16 +70,16 @@ class Supervisor:
         Raises:
             KeyboardInterrupt: at a second signal. The job is left behind.
         """
-        threading.Thread(target=self._do, args=(job,), daemon=True, name="ray").start()
-        try:
-            while not self._over.wait(GLANCE_SECONDS):
-                if self._glance():
-                    self._abandon()
-                    return
-        except BaseException:
-            self._abandon()
-            raise
-        self._heard.listen()
+        with self._heard.held():
+            threading.Thread(target=self._do, args=(job,), daemon=True, name="ray").start()
+            try:
+                while not self._over.wait(GLANCE_SECONDS):
+                    if self._glance():
+                        self._abandon()
+                        return
+            except BaseException:
+                self._abandon()
+                raise
         if self._error is not None and not self._run.abort:
             raise self._error
 
@@ -128,11 +128,15 @@ class Supervisor:
         if self._leaving or self._run.abort:
             return False
         found = self.cluster.lost if self._guard is None else watch.died(self._guard.leaders)
+        if self._guard is not None and self._guard.ending:  # asked only now: it is said before the first is ended
+            return False
         if found:
             self._run.abort = (
                 f"{found}; everything up to now is in the journal, and the same command goes on "
                 f"(Ray's own lines are in {Path(LOGS) / 'ray.log'} of the run's folder)"
             )
+            if self._guard is not None and self._guard.folder is not None:
+                self._drain.add(watch.logs(self._guard.folder))
         return bool(found)
 
     def _look_for_stalls(self) -> None:

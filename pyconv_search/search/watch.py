@@ -30,6 +30,11 @@ def died(leaders: Sequence[subprocess.Popen[Any]]) -> str:
     return ""
 
 
+def logs(folder: Path) -> list[Path]:
+    """What these processes have written, where ``folder`` is the one that Ray's stands in."""
+    return [log for part in PARTS for log in sorted(folder.glob(f"*/session_2*/logs/{part}.*"))]
+
+
 def _how(status: int) -> str:
     with contextlib.suppress(ValueError):
         if status < 0:
@@ -47,7 +52,7 @@ class ClusterWatch:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.lost = ""
         self._say = say
-        self._over = threading.Event()
+        self._over, self._asking = threading.Event(), threading.Lock()
         self._alive: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -58,8 +63,10 @@ class ClusterWatch:
             threading.Thread(target=work, daemon=True).start()
 
     def end(self) -> None:
-        """Look no longer."""
+        """Look no longer. Ray, which is ended next, must not be asked then; whether it answers now is not certain."""
         self._over.set()
+        if self._asking.acquire(timeout=PROBE_SECONDS):
+            self._asking.release()
 
     def _probe(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -76,7 +83,8 @@ class ClusterWatch:
     def _machines(self, own: str) -> None:
         while not self._over.wait(PROBE_SECONDS):
             try:
-                nodes = ray.nodes() if ray.is_initialized() else []
+                with self._asking:
+                    nodes = ray.nodes() if ray.is_initialized() and not self._over.is_set() else []
             except Exception:  # The probe says what is wrong, if it lasts.
                 continue
             if nodes and not self._over.is_set():

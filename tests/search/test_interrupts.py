@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -78,3 +80,52 @@ def test_a_library_that_takes_a_signal_for_itself_does_not_keep_it() -> None:
         heard.listen()
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard.received == "SIGTERM"
+
+
+# A process of its own, as a signal goes to any thread that does not block it, of which this one may have some.
+HELD = """
+import ctypes, os, signal, sys, threading
+from pyconv_search.search import interrupts
+
+def deadly():
+    ctypes.CDLL(None).signal(signal.SIGTERM, 0)  # SIG_DFL, as Ray leaves it
+
+def job():
+    deadly()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+with interrupts.heard() as heard, heard.orderly():
+    with heard.held():
+        thread = threading.Thread(target=job)
+        thread.start()
+        thread.join()
+        assert heard.received == ""
+        if sys.argv[1] == "listens":
+            heard.listen()
+            assert heard.received == "SIGTERM"
+            deadly()
+    assert heard.received == "SIGTERM"
+    interrupts.TWICE_SECONDS = 0.0
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        print("a second one ends at once")
+"""
+
+
+@pytest.mark.parametrize("how", ["listens", "does not"])
+def test_a_signal_that_is_held_meets_no_handler_but_ours(how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", HELD, how], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "a second one ends at once\n"), done.stderr
+
+
+def test_an_ignored_signal_stays_so_although_it_was_held() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with interrupts.heard() as heard:
+        with heard.held():
+            signal.raise_signal(signal.SIGTERM)
+            ctypes.CDLL(None).signal(signal.SIGTERM, 0)
+            heard.listen()
+        assert heard.received == ""
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -17,8 +17,10 @@ from pyconv_search.search.sessions import Guard, own_sessions
 FAMILY = "import subprocess, time; subprocess.Popen(['sleep', '300'], process_group=0); time.sleep(300)"
 OWNER = f"""
 import os, subprocess, sys, time
+from pathlib import Path
 from pyconv_search.search.sessions import Guard
 guard = Guard()
+guard.remove(Path(os.fsdecode(sys.argv[1].encode())) / os.fsdecode(b"odd\\xfe\\n"))
 guard.add(subprocess.Popen([sys.executable, "-c", {FAMILY!r}], start_new_session=True))
 print(guard.leaders[0].pid, flush=True)
 time.sleep(300)
@@ -39,14 +41,20 @@ def members(session: int) -> list[int]:
     return found
 
 
-def test_a_killed_owner_leaves_nothing_behind(wait_for: Callable[..., None]) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, start_new_session=True)
+def test_a_killed_owner_leaves_nothing_behind(wait_for: Callable[..., None], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xfe\n")
+    (odd / "r").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert owner.stdout is not None
     session = int(owner.stdout.readline())
     wait_for(lambda: len(members(session)) == 2)
     os.killpg(owner.pid, signal.SIGKILL)  # The guard stands in another group.
     owner.wait()
     wait_for(lambda: not members(session))
+    wait_for(lambda: not odd.exists())
+    assert (tmp_path / "other").exists()
 
 
 def test_a_closed_guard_ends_its_sessions_and_no_other() -> None:
@@ -70,3 +78,17 @@ def test_what_ray_starts_leads_a_session_of_its_own_for_as_long_as_wanted() -> N
         guard.close()
         found.wait(20)
     assert services.ConsolePopen is usual
+
+
+def test_what_ray_starts_hears_sigterm_where_this_process_holds_it() -> None:
+    services = pytest.importorskip("ray._private.services")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    guard = Guard()
+    try:
+        with own_sessions(guard), services.ConsolePopen(["sleep", "300"]) as found:
+            assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            found.terminate()
+            assert found.wait(20) == -signal.SIGTERM
+    finally:
+        guard.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

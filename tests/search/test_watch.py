@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 
-from pyconv_search.search import watch
+from pyconv_search.search import noise, watch
 from pyconv_search.search.watch import ClusterWatch, died
 
 
@@ -36,6 +37,26 @@ def test_a_part_of_ray_that_died_is_named_and_others_do_not_matter(tmp_path: Pat
     leaders[0].kill()
     leaders[0].wait()
     assert "GCS" in died(leaders)
+
+
+def test_what_ray_wrote_at_last_is_kept_for_the_run(tmp_path: Path) -> None:
+    written = tmp_path / "r" / "session_2026-11-30_18-15-52_216129_41" / "logs"
+    written.mkdir(parents=True)
+    (written.parent.parent / "session_latest").symlink_to(written.parent)
+    (written / "raylet.err").write_bytes(b"x" * 100_000 + b"out of it")
+    (written / "gcs_server.out").write_text("gone")
+    (written / "monitor.log").write_text("no part of it")
+    reading, writing = os.pipe()
+    drain = noise.Drain(tmp_path / "run" / "logs" / "ray.log", (writing,))
+    (tmp_path / "run").mkdir()
+    drain.open()
+    drain.add([*watch.logs(tmp_path), tmp_path / "none"])
+    found = (tmp_path / "run" / "logs" / "ray.log").read_text()
+    assert found.startswith("== the end of gcs_server.out\ngone\n== the end of raylet.err\nx")
+    assert found.endswith("xout of it\n")
+    assert 16_000 < len(found) < 17_000
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def faults(cell: tuple[str, str, str], first: Ended, folder: Path) -> list[str]:
     else:
         # A process of Ray that ignores the signal lives on, and so does the run.
         wanted = (0,) if target == "worker" else (0, 1)
-        if first.status == 1 and "died" not in first.text:
+        if first.status == 1 and "died" not in first.text and "no longer answers" not in first.text:
             found.append("does not say what died")
     if first.status not in wanted:
         found.append(f"exit status {first.status} instead of {' or '.join(map(str, wanted))}")

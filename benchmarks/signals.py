@@ -215,19 +215,19 @@ def faults(cell: tuple[str, str, str], first: Ended, folder: Path) -> list[str]:
     else:
         # A process of Ray that ignores the signal lives on, and so does the run.
         wanted = (0,) if target == "worker" else (0, 1)
-        if first.status == 1 and "died" not in first.text:
+        if first.status == 1 and "died" not in first.text and "no longer answers" not in first.text:
             found.append("does not say what died")
     if first.status not in wanted:
         found.append(f"exit status {first.status} instead of {' or '.join(map(str, wanted))}")
     if first.status in (1, 130) and (folder / "study.json").exists():
-        found += _unfinished(folder)
+        found += _unfinished(folder, "interrupted" if first.status == 130 else "aborted")
     return found
 
 
-def _unfinished(folder: Path) -> list[str]:
-    """What a run that ended in order has left undone."""
+def _unfinished(folder: Path, state: str) -> list[str]:
+    """What a run that ended in order, and then has this ``state``, has left undone."""
     known = store.read(folder)
-    found = [] if known.state == "interrupted" else [f"the journal says {known.state!r}"]
+    found = [] if known.state == state else [f"the journal says {known.state!r}"]
     table = folder / "rows.parquet"
     if not table.exists() or len(pd.read_parquet(table)) != len(known.rows):
         found.append("the tables are not those of the journal")

@@ -194,8 +194,7 @@ def _connection(
     stack = ExitStack()
     with waiting(f"joining the cluster at {cluster.address}" if cluster else "starting Ray", console):
         stack.enter_context(connected(cluster, guard))
-    if cluster:
-        supervisor.cluster.begin()
+    supervisor.cluster.begin(joined=cluster is not None)
     try:
         yield
     finally:

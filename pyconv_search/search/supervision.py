@@ -127,7 +127,8 @@ class Supervisor:
         """Whether something of Ray has died without which the run cannot go on; the first time it is noted why."""
         if self._leaving or self._run.abort:
             return False
-        found = self.cluster.lost if self._guard is None else watch.died(self._guard.leaders)
+        found = watch.died(self._guard.leaders) if self._guard is not None else ""
+        found = found or self.cluster.lost
         if self._guard is not None and self._guard.ending:  # asked only now: it is said before the first is ended
             return False
         if found:

@@ -43,7 +43,7 @@ def _how(status: int) -> str:
 
 
 class ClusterWatch:
-    """Looks after the machines of a cluster that was joined, in a thread of its own; ``say`` is given a sentence.
+    """Looks after the GCS, and the machines of a cluster that was joined, in threads; ``say`` is given a sentence.
 
     Ray is asked over the network and may not answer: nothing here may hold up the run. ``lost`` says what has died
     without which the run cannot go on.
@@ -55,11 +55,15 @@ class ClusterWatch:
         self._over, self._asking = threading.Event(), threading.Lock()
         self._alive: dict[str, str] = {}
 
-    def begin(self) -> None:
-        """Look after the cluster from now on."""
+    def begin(self, joined: bool = True) -> None:
+        """Look after the cluster from now on; of a Ray of our own, after its GCS, which can live and serve no more."""
         address = str(ray.get_runtime_context().gcs_address)
         own = str(ray.get_runtime_context().get_node_id())
-        for work in (lambda: self._probe(address), lambda: self._machines(own)):
+        whose = f"the cluster's head at {address}" if joined else PARTS["gcs_server"]
+        works: list[Callable[[], None]] = [lambda: self._probe(address, f"{whose} no longer answers")]
+        if joined:
+            works.append(lambda: self._machines(own))
+        for work in works:
             threading.Thread(target=work, daemon=True).start()
 
     def end(self) -> None:
@@ -68,7 +72,7 @@ class ClusterWatch:
         if self._asking.acquire(timeout=PROBE_SECONDS):
             self._asking.release()
 
-    def _probe(self, address: str) -> None:
+    def _probe(self, address: str, silent: str) -> None:
         host, _, port = address.rpartition(":")
         misses = 0
         while not self._over.wait(PROBE_SECONDS):
@@ -78,7 +82,7 @@ class ClusterWatch:
             except OSError:
                 misses += 1
             if misses >= PROBES:
-                self.lost = f"the cluster's head at {address} no longer answers"
+                self.lost = silent
 
     def _machines(self, own: str) -> None:
         while not self._over.wait(PROBE_SECONDS):

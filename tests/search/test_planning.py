@@ -37,7 +37,7 @@ def test_planned_and_spent_are_in_the_journal_once(
     study, out = load_study(tiny_study(recipe=recipe, search={"rows": rows})), tmp_path / "run"
     assert run(study, out, console=Console(file=StringIO())).complete == 1
     found = store.read(out)
-    assert [event["name"] for event in found.events] == ["start", "planned", "spent", "finished"]
+    assert [event["name"] for event in found.events] == ["start", "planned", "begin", "spent", "finished"]
     (plan,), (spent,) = named(out, "planned"), named(out, "spent")
     rates = plan["measured"]
     training = sum(10_000 / rate["training"] for rate in rates)
@@ -63,7 +63,7 @@ def test_a_run_goes_on_where_nothing_can_be_measured_and_asks_nothing_once_all_h
     monkeypatch.setattr(planning, "LEAST", 0)
     monkeypatch.setattr(runner, "Trial", fake)
     assert run(toy(seeds=1), out, console=Console(file=said, width=200), trial=fake).complete == 3
-    assert said.getvalue().startswith("not estimated: no abacus for True rooms\n")
+    assert "not estimated: no abacus for True rooms" in said.getvalue().splitlines()
     assert (named(out, "planned"), len(named(out, "spent"))) == ([], 1)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("nothing was left to run"))
     assert run(toy(seeds=1), out, trial=fake).complete == 3

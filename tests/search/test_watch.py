@@ -99,16 +99,19 @@ def test_a_machine_that_leaves_is_a_sentence_and_ours_is_the_end(
         found.end()
 
 
+@pytest.mark.parametrize("joined", [True, False])
 def test_a_head_that_no_longer_answers_is_the_end(
-    cluster: Callable[..., None], monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+    joined: bool, cluster: Callable[..., None], monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
 ) -> None:
+    """As a GCS does after SIGTERM: it lives on, and serves no more."""
     monkeypatch.setattr(watch, "PROBE_SECONDS", 0.02)
     cluster(n1=True)
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
     monkeypatch.setattr(ray, "get_runtime_context", context(address))
     found = ClusterWatch(lambda line: None)
-    found.begin()
+    found.begin(joined)
     wait_for(lambda: bool(found.lost))
-    assert found.lost == f"the cluster's head at {address} no longer answers"
+    whose = f"the cluster's head at {address}" if joined else "Ray's GCS, the process that all others report to,"
+    assert found.lost == f"{whose} no longer answers"
     found.end()

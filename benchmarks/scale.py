@@ -11,7 +11,7 @@ For every ``--search`` and every number of trials ``--n``, in a process of its o
 - *resume* in seconds: ``pyconv-search run`` in that folder, in which nothing is left, from the start of the process to
   its end; and the CPU seconds of that process (*its CPU*), which other work on the machine lengthens less.
 
-A study holds 50,000 values at most, so of three parameters no more than some 4,000 rows can be listed: more of *rows* are
+A study holds 50,000 values at most, so of three parameters no more than some 4,000 rows can be listed: more are
 left out. What Tune itself takes is not in it; see ``benchmarks.overhead``.
 """
 

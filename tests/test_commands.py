@@ -28,6 +28,7 @@ LITTLE = {
     "python -m benchmarks.ops --threads 1 --networks": "--batch 1 --small-batch 1 --seconds 0.001",
     "python -m benchmarks.overhead": "--trials 2 --repeats 1",
     "python -m benchmarks.plans": "--only psconv-64 --batch 1 --rounds 1",
+    "python -m benchmarks.scale": "--n 2 --search random",
     "python -m benchmarks.together": "--data fashion-mnist-small --seconds 0.01 --size 2 --sizes 0.5 --kinds PSConv",
     "python -m benchmarks.training": "--batch 1 --small-batch 4 --seconds 0.001",
     "pyconv-search bench ops": "psconv-64 --batch 1 --seconds 0.001",

@@ -20,6 +20,10 @@ class Spent:
     everything: float
     unit: str
 
+    def to_event(self) -> dict[str, Any]:
+        """What the journal's event of that name says."""
+        return {"training_device_seconds": self.training, "device_seconds": self.everything, "unit": self.unit}
+
 
 def spent(store: Store) -> Spent:
     """What the epochs of a store took; epochs without a rate count nothing as training."""

@@ -46,17 +46,18 @@ def tables(store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, epochs
 
 
-def write_tables(folder: Path | str) -> tuple[Path, Path]:
+def write_tables(folder: Path | str, held: Store | None = None) -> tuple[Path, Path]:
     """Write ``rows.parquet`` and ``epochs.parquet`` into the folder of a run, each whole or not at all.
 
-    They hold the trials of the study as it is now, in its order; the journal keeps those that have left it.
+    They hold the trials of the study as it is now, in its order; the journal keeps those that have left it. ``held`` is
+    what the folder holds, where that has been read already.
 
     UserError as from :func:`pyconv_search.results.store.read`, and when a file cannot be written.
     """
     from pyconv_search.results.store import read
 
     paths = Path(folder) / "rows.parquet", Path(folder) / "epochs.parquet"
-    for path, table in zip(paths, tables(read(folder).current()), strict=True):
+    for path, table in zip(paths, tables((held or read(folder)).current()), strict=True):
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         replace(path, buffer.getvalue())

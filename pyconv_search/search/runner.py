@@ -129,8 +129,9 @@ def _close(bridge: Bridge, strategy: Strategy, journal: Journal) -> None:
     # What ended the run, such as a full disk, may be in the way of this, too: it is what is reported.
     with suppress(UserError, OSError) if bridge.abort else nullcontext():
         strategy.settle(bridge.work.ended, bridge.work.curve)
-        _note_spent(journal)
-        store.write_tables(journal.folder)
+        held = store.read(journal.folder)
+        journal.append_event("spent", time=now(), **spent(held).to_event())
+        store.write_tables(journal.folder, held)
         if not bridge.abort:
             journal.append_event("interrupted" if bridge.ending else "finished", time=now())
 
@@ -223,13 +224,6 @@ def _plan(study: Study, journal: Journal, bridge: Bridge, console: Console) -> N
     if values is not None:
         with bridge.orderly():
             journal.append_event("planned", time=now(), **values)
-
-
-def _note_spent(journal: Journal) -> None:
-    found = spent(store.read(journal.folder))
-    journal.append_event(
-        "spent", time=now(), training_device_seconds=found.training, device_seconds=found.everything, unit=found.unit
-    )
 
 
 class Bridge(Searcher):

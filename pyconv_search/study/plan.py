@@ -42,8 +42,8 @@ class Candidate:
         return _config(self.architecture, self.overrides)
 
 
-# The parts of a study on which its configurations depend, the very objects, and its configurations.
-_latest: tuple[tuple[Any, ...], list[Candidate]] = ((), [])
+# The parts of a study on which its configurations depend, the very objects; what of its data does; its configurations.
+_latest: tuple[tuple[Any, ...], tuple[Any, ...], list[Candidate]] = ((), (), [])
 
 
 def candidate(study: Study, values: Assignment, name: str = "") -> Candidate | None:
@@ -74,10 +74,12 @@ def candidates(study: Study) -> list[Candidate]:
         UserError: if so many random networks cannot be found in a space that is too large to be counted.
     """
     global _latest
-    parts = (study.space, study.search, study.recipe, study.data.info, study.document)
-    if not all(part is kept for part, kept in zip(parts, _latest[0], strict=False)) or not _latest[0]:
-        _latest = (parts, _candidates(study))
-    return list(_latest[1])
+    parts = (study.space, study.search, study.recipe, study.document)
+    shape = (study.data.info.input, study.data.info.classes)  # But not the images, which a run counts in between.
+    same = all(part is kept for part, kept in zip(parts, _latest[0], strict=False))
+    if not same or not _latest[0] or shape != _latest[1]:
+        _latest = (parts, shape, _candidates(study))
+    return list(_latest[2])
 
 
 def _candidates(study: Study) -> list[Candidate]:

@@ -62,6 +62,13 @@ def test_parquet_files_hold_the_tables(folder, make_row, make_epoch):
     ]
 
 
+def test_what_has_been_read_is_not_read_again(folder, make_row, monkeypatch):
+    held = read(fill(folder, make_row("a")))
+    monkeypatch.setattr("pyconv_search.results.store.read", None)
+    rows, _ = write_tables(folder, held)
+    assert pd.read_parquet(rows)["trial"].tolist() == ["a"]
+
+
 def test_a_full_disk_keeps_the_old_file(folder, make_row, monkeypatch):
     fill(folder, make_row("a"))
     old = write_tables(folder)[0].read_bytes()

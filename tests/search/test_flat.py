@@ -84,7 +84,7 @@ def lines_a_trial(folder: Path, search: str, n: int, *files: str) -> float:
 def test_a_late_trial_costs_what_an_early_one_did(search: str, tmp_path: Path) -> None:
     few, many = (lines_a_trial(tmp_path / str(n), search, n, *DRIVER, HASHING) for n in (50, 300))
     assert few > 100
-    assert many == pytest.approx(few, rel=0.05)
+    assert many == pytest.approx(few, rel=0.25)  # 10 % was seen on a busy machine; what grows with n is 6 times as much
 
 
 def test_a_late_trial_of_tpe_costs_what_an_early_one_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_random_networks_are_seeded_and_different(write_study: Write) -> None:
 
     assert ids(1) == ids(1) != ids(2)
     assert len(set(ids(1))) == 6
+
+
+def test_counting_the_images_works_out_no_network_again(write_study: Write) -> None:
+    study = load_study(write_study())
+    rows, info = candidates(study), study.data.info
+    counted = replace(study, data=replace(study.data, info=replace(info, train=info.train + 1)))
+    assert all(one is other for one, other in zip(candidates(counted), rows, strict=True))
+    more = candidates(replace(study, data=replace(study.data, info=replace(info, classes=info.classes + 1))))
+    assert more[0].architecture != rows[0].architecture
 
 
 def test_a_trial_is_named_by_what_decides_its_numbers(write_study: Write) -> None:

@@ -26,7 +26,8 @@ from pyconv_search.study.study import load_study
 SETTINGS: dict[str, Any] = {
     "search": {"rows": [{"levels": [2, 2, 1]}]},
     "seeds": 2,
-    "recipe": {"epochs": 1, "batch": 64, "lr": 0.01, "precision": "fp32", "augment": {"crop": 2, "flip": True}},
+    # A small rate: a large one makes much of the rounding, which differs from processor to processor.
+    "recipe": {"epochs": 1, "batch": 64, "lr": 0.001, "precision": "fp32", "augment": {"crop": 2, "flip": True}},
     "data": {"fashion-mnist-small": {"validation": 9900}},
     "weights": "discard",
 }

@@ -56,6 +56,9 @@ OWN = sorted(set(ENVIRONMENT) - set(allocator.VARIABLES) - {"PYTORCH_CUDA_ALLOC_
 def test_ray_reads_the_variables_that_are_set_for_it(name: str) -> None:
     """One that a later Ray no longer reads would change nothing, and nobody would see it."""
     folder = Path(ray.__file__).parent
+    if name != name.upper():  # a setting of Ray's core, which it knows without the prefix
+        assert name.removeprefix("RAY_").encode() in (folder / "_raylet.so").read_bytes()
+        return
     places = [folder / "tune", folder / "train", folder / "_private", folder / "_common", folder / "air"]
     sources = (path.read_text(encoding="utf-8") for place in places for path in place.rglob("*.py"))
     assert any(f'"{name}"' in source for source in sources)

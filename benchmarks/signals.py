@@ -137,6 +137,12 @@ class Moments:
         return self._count('"name":"spent"') > 0
 
 
+def _hears() -> None:
+    """In the background of a shell and under nohup signals are ignored, and a process inherits it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Attempt:
     """A run of the study in a process group of its own, whose lines are kept with their times."""
 
@@ -144,7 +150,13 @@ class Attempt:
         command = [sys.executable, "-m", "pyconv_search", "run", str(study), "--out", str(folder)]
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+            preexec_fn=_hears,
         )
         self.lines: list[tuple[float, str]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

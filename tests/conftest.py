@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +16,12 @@ import yaml
 
 from pyconv_search.arch.plans.operation import Operation, sortable
 from pyconv_search.arch.spec import Conv, Level
+
+# In the background of a shell or under nohup signals are ignored, and whatever is started there inherits it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SPACE = {
     "space": "tiny",

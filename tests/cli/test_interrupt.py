@@ -32,6 +32,7 @@ def test_a_signal_before_the_run_begins(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
     ) as process:  # fmt: skip
         while not listens_to(process.pid, number):
+            assert process.poll() is None
             time.sleep(0.01)
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=300)
@@ -49,6 +50,7 @@ def test_a_command_that_ignores_hangups_goes_on(tiny_study: Callable[..., Path],
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     ) as process:  # fmt: skip
         while not listens_to(process.pid, signal.SIGTERM):
+            assert process.poll() is None
             time.sleep(0.01)
         assert not listens_to(process.pid, signal.SIGHUP)
         process.send_signal(signal.SIGHUP)

@@ -48,6 +48,7 @@ def in_step(trial: type) -> type:
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="two workers want two cores")
+@pytest.mark.slow
 def test_workers_are_stopped_fail_die_and_go_on(toy: Toy, pretend: Make, out: Path) -> None:
     def trouble(spec: dict[str, Any], epoch: int) -> None:
         width, rank = spec["parameters"]["width"], distributed.get_rank()
@@ -74,6 +75,7 @@ def test_workers_are_stopped_fail_die_and_go_on(toy: Toy, pretend: Make, out: Pa
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="two workers want two cores")
+@pytest.mark.slow
 def test_an_interrupt_ends_the_workers_and_the_next_run_completes(
     tiny_study: Callable[..., Path], out: Path, wait_for: Callable[..., None]
 ) -> None:

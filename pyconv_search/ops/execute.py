@@ -19,7 +19,7 @@ from torch import Tensor
 from pyconv_search.arch.plans.pieces import Piece, columns
 from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Channels, Program, Step, Sums
-from pyconv_search.ops.sound import conv2d, layout, transformed, unsound
+from pyconv_search.ops.sound import conv2d, layout, skips, transformed, unsound
 from pyconv_search.ops.sums import fold, joined, take, taken, write
 
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
@@ -201,6 +201,8 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, step: Step, program: Prog
         return _swapped(grad, x, weight, step)
     if not of_input and unsound(x.device, x.dtype, piece.fan_in, piece.dilation):
         grad, x = grad.contiguous(), x.contiguous()
+    if not of_input and skips(x.device, weight, stride, step.padding):
+        x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
     if piece.strip > 1:
         x = widened(x, (columns(piece, grad.shape[3]) - grad.shape[3]) * stride[1])
         grad, stride = in_strips(grad, piece), (stride[0], stride[1] * piece.strip)

@@ -123,3 +123,20 @@ def test_a_narrow_strided_pointwise_convolution_reads_the_pixels_it_needs(stride
     exact(large.detach().double()).square().mean().backward()
     torch.testing.assert_close(module.weight.grad.double(), exact.weight.grad, rtol=1e-4, atol=1e-7)
     assert large.grad is not None
+
+
+@pytest.mark.parametrize("stride", [2, (1, 2)])
+@pytest.mark.parametrize("channels", [3, 8])
+def test_a_pointwise_level_of_a_pyramid_reads_the_pixels_it_needs(channels: int, stride: int | tuple[int, int]):
+    """Else the backward pass writes into other tensors, and at this size ends the process."""
+    torch.manual_seed(0)
+    module = PyConv2d(channels, [16, 8], [1, 7], [1, 1], stride=stride, bias=False)
+    exact = deepcopy(module).double()
+    module = module.to(memory_format=torch.channels_last)
+    images = torch.randn(32, channels, 56, 56).contiguous(memory_format=torch.channels_last).requires_grad_()
+    doubles = images.detach().double().requires_grad_()
+    for network, x in ((module, images), (exact, doubles)):
+        network(x).square().mean().backward()
+    torch.testing.assert_close(images.grad.double(), doubles.grad, rtol=1e-3, atol=1e-7)
+    for found, expected in zip(module.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-3, atol=1e-7)

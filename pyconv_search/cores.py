@@ -20,14 +20,20 @@ def usable_cores() -> int:
 
 
 def control_groups(controller: str) -> list[Path]:
-    """The control group of this process and those around it, where the kernel shows them; that of version 1 last."""
+    """The control group of this process and those around it, where the kernel shows them; those of version 1 last."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
         lines = []
-    own = next((line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")), "")
-    inner = _GROUPS / own
-    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(_GROUPS)), _GROUPS / controller]
+    inner, old = _GROUPS, _GROUPS / controller
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            inner = _GROUPS / path.lstrip("/")
+        elif controller in controllers.split(","):
+            old = _GROUPS / controller / path.lstrip("/")
+    version_1 = [old, *(parent for parent in old.parents if parent.is_relative_to(_GROUPS / controller))]
+    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(_GROUPS)), *version_1]
 
 
 def _quota(group: Path) -> float | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pyconv_search.arch.plans.pieces import Piece, columns
 from pyconv_search.ops.packing import pack, unpack
 from pyconv_search.ops.program import Channels, Program, Step, Sums
-from pyconv_search.ops.sound import conv2d, layout, skips, transformed, unsound
+from pyconv_search.ops.sound import conv2d, layout, skips, transformed, unsound, widened
 from pyconv_search.ops.sums import fold, joined, take, taken, write
 
 # Each thread of a CPU takes images in portions of which the input has this many bytes, so that what a step puts out is
@@ -230,11 +230,6 @@ def _swapped(grad: Tensor, x: Tensor, weight: Tensor, step: Step) -> Tensor:
 def out_side(side: int, stride: int) -> int:
     """The height or width of what an operation puts out."""
     return (side - 1) // stride + 1
-
-
-def widened(x: Tensor, more: int) -> Tensor:
-    """With columns of zeros at the right; itself if there are none."""
-    return F.pad(x, (0, more)) if more else x
 
 
 def laid_out(out: Tensor, piece: Piece) -> Tensor:

@@ -37,7 +37,7 @@ def conv2d(
         return conv2d(x[..., :: stride[0], :: stride[1]], weight, bias, (1, 1), padding, dilation, groups)
     if narrow(x, stride[1]):
         width = (x.shape[-1] + 2 * padding[1] - dilation[1] * (weight.shape[3] - 1) - 1) // stride[1] + 1
-        return conv2d(widened(x, stride[1]), weight, bias, *rest)[..., :width]
+        return conv2d(widened(x, stride[1] + 1 - x.shape[-1]), weight, bias, *rest)[..., :width]
     dtype = autocast_dtype(x) or x.dtype
     if dtype in SHORT and x.shape[0] == 1 and not torch.compiler.is_compiling() and transformed():
         # The members of a stack are groups, whose one image has strides that PyTorch misreads on CPUs without AVX512.
@@ -83,9 +83,9 @@ def narrow(x: Tensor, stride: int) -> bool:
     return x.device.type == "cpu" and 0 < x.shape[-1] <= stride > 1
 
 
-def widened(x: Tensor, stride: int) -> Tensor:
-    """Narrow images with columns of zeros at the right, so that the output has another column."""
-    return F.pad(x, (0, stride + 1 - x.shape[-1]))
+def widened(x: Tensor, more: int) -> Tensor:
+    """With columns of zeros at the right; itself if there are none."""
+    return F.pad(x, (0, more)) if more else x
 
 
 def unsound(device: torch.device, dtype: torch.dtype, fan_in: int, dilation: int) -> bool:

@@ -26,13 +26,13 @@ from optuna.trial import FrozenTrial, TrialState
 from pyconv_search.fields import Problems
 from pyconv_search.results.files import last_whole_line
 from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.standing import MEASURES
 from pyconv_search.space.domains import Domain
 from pyconv_search.space.space import COSTS, Assignment
 from pyconv_search.study.plan import Candidate, candidate
 from pyconv_search.study.study import Study
 
 STORAGE = "optuna.journal"
-MEASURES = {"top1_error": "val_top1_error", "top5_error": "val_top5_error", "loss": "val_loss"}
 
 CurveOf = Callable[[str], Sequence[Epoch]]
 
@@ -69,7 +69,7 @@ class Ledger:
         try:
             _cut_torn_line(path)
             self._open()
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception:  # Optuna has no word of its own for a damaged file.
             path.replace(path.with_name(path.name + ".corrupt"))

@@ -18,11 +18,14 @@ from ray.exceptions import (
 )
 from ray.tune.experiment import Trial
 
+from pyconv_search.cores import control_groups
 from pyconv_search.search.actor import LostWorker
 from pyconv_search.search.outcome import detail_of
 from pyconv_search.search.patching import patched
 
 MEMORY_EVENTS = "memory.events"
+# Of control groups of version 2, of version 1, and of the whole machine.
+MEMORY_FILES, MACHINE = (MEMORY_EVENTS, "memory.oom_control"), Path("/proc/vmstat")
 
 
 @contextmanager
@@ -82,9 +85,10 @@ def _first_lines(report: str, most: int = 3) -> str:
 
 def kernel_kills() -> int | None:
     """How many processes of this one's control group the kernel has killed for memory; None where it does not say."""
-    for group in _groups():
+    counts = [group / name for group in control_groups("memory") for name in MEMORY_FILES]
+    for file in [*counts, MACHINE]:
         try:
-            lines = group.read_text().split("\n")
+            lines = file.read_text().split("\n")
         except OSError:
             continue
         for line in lines:
@@ -92,20 +96,3 @@ def kernel_kills() -> int | None:
             if name == "oom_kill" and count.isdigit():
                 return int(count)
     return None
-
-
-def _groups() -> list[Path]:
-    """The files in which the kernel counts: version 2 of control groups, then version 1, then the whole machine."""
-    found = []
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            found.append(Path("/sys/fs/cgroup") / path.lstrip("/") / MEMORY_EVENTS)
-        elif "memory" in controllers.split(","):
-            found.append(Path("/sys/fs/cgroup/memory") / path.lstrip("/") / "memory.oom_control")
-            found.append(Path("/sys/fs/cgroup/memory/memory.oom_control"))
-    return [*found, Path("/proc/vmstat")]

@@ -94,6 +94,7 @@ def own_sessions(guard: Guard | None) -> Iterator[None]:
     if guard is None:
         yield
         return
+    # Not at the top: as the guard's program this file is run without other packages, and without this one.
     from ray._private import services
 
     from pyconv_search.search.interrupts import heard_by_children

@@ -14,6 +14,7 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 
+from pyconv_search import cores
 from pyconv_search.search import losses
 from pyconv_search.search.actor import LostWorker
 from pyconv_search.search.losses import cannot_start, kernel_kills, reason_of_loss
@@ -77,11 +78,21 @@ def test_workers_that_cannot_start() -> None:
 
 
 def test_the_kernel_is_asked_where_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "v1").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
-    (tmp_path / "v2").write_text("low 0\nhigh 0\nmax 0\noom 1\noom_kill 2\noom_group_kill 0\n")
-    monkeypatch.setattr(losses, "_groups", lambda: [tmp_path / "none", tmp_path / "v2", tmp_path / "v1"])
-    assert kernel_kills() == 2
-    monkeypatch.setattr(losses, "_groups", lambda: [tmp_path / "v1"])
-    assert kernel_kills() == 4
-    monkeypatch.setattr(losses, "_groups", list)
+    own = tmp_path / "cgroup"
+    own.write_text("7:cpu,memory:/inner/job\n0::/inner/job\n")
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores, "_OWN", own)
+    monkeypatch.setattr(losses, "MACHINE", tmp_path / "vmstat")
     assert kernel_kills() is None
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 7\n")
+    assert kernel_kills() == 7
+    version_1, version_2 = tmp_path / "groups/memory/inner", tmp_path / "groups/inner"
+    for group, file, lines in (
+        (version_1, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"),
+        (version_2, "memory.events", "low 0\nhigh 0\nmax 0\noom 1\noom_kill 2\noom_group_kill 0\n"),
+    ):
+        (group / "job").mkdir(parents=True)
+        (group / "job" / file).write_text(lines)
+        assert kernel_kills() == int(lines.split("oom_kill ")[1].split()[0])
+        (group / "job" / file).replace(group / file)
+        assert kernel_kills() == int(lines.split("oom_kill ")[1].split()[0])

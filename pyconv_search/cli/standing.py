@@ -27,6 +27,7 @@ from pyconv_search.results.standing import (
     WORDS,
     Standing,
     UnderWay,
+    failure_text,
     standing,
     value_text,
 )
@@ -60,6 +61,11 @@ def status_dict(store: Store, now: Standing | None = None) -> dict[str, Any]:
         "seconds_left": now.seconds_left,
         "running": [asdict(each) for each in now.running],
         "unfinished": [asdict(each) for each in now.unfinished],
+        "failures": [
+            {key: getattr(row, key) for key in ("trial", "name", "seed", "reason", "detail")}
+            for row in present.rows
+            if row.status == "failed"
+        ],
         "last_event": store.state or "nothing",
         "planned_device_seconds": plan and plan["device_seconds"],
         "spent_device_seconds": taken.everything,
@@ -92,14 +98,15 @@ def status_text(store: Store, now: Standing | None = None) -> str:
         lines.append(f"about {duration(now.seconds_left, digits=2)} left at the pace so far")
     lines += [f"{name} {said}" for name, said in hours_of(present).items()]
     lines += [f"  seeds together? {verdict}" for verdict in verdicts.of(present)]
-    for heading, trials in (("running", now.running), ("cut short", now.unfinished)):
-        lines += [f"  {heading}: {_trial_text(each, now.measure)}" for each in trials[:MOST_SHOWN]]
-        lines += [f"  {heading}: {len(trials) - MOST_SHOWN:,} more (--json)"] if len(trials) > MOST_SHOWN else []
-    lines += [
-        f"  failed: {row.name} (seed {row.seed}): {row.reason}: {row.detail}"
-        for row in present.rows
-        if row.status == "failed"
-    ]
+    failed = [row for row in present.rows if row.status == "failed"]
+    shown = {
+        "running": [_trial_text(each, now.measure) for each in now.running[:MOST_SHOWN]],
+        "cut short": [_trial_text(each, now.measure) for each in now.unfinished[:MOST_SHOWN]],
+        "failed": [f"{row.name} (seed {row.seed}): {failure_text(row)}" for row in failed[:MOST_SHOWN]],
+    }
+    for (heading, texts), every in zip(shown.items(), (now.running, now.unfinished, failed), strict=True):
+        lines += [f"  {heading}: {text}" for text in texts]
+        lines += [f"  {heading}: {len(every) - MOST_SHOWN:,} more (--json)"] if len(every) > MOST_SHOWN else []
     return "\n".join(lines)
 
 

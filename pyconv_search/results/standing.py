@@ -128,6 +128,11 @@ def value_text(value: float, measure: str = "top1_error") -> str:
     return f"{value:.4f}" if measure == "loss" else f"{value:.2f} %"
 
 
+def failure_text(row: Row) -> str:
+    """Why a trial failed, in one line; a row's ``detail`` may have many."""
+    return ": ".join([row.reason, *row.detail.splitlines()[:1]])
+
+
 def effort_left(
     planned: int, ended: tuple[int, int], running: Sequence[tuple[int, int]], queued: tuple[int, int]
 ) -> float:

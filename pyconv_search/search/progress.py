@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pyconv_search.fields import printable
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.results.standing import MEASURES, WORDS, effort_left, value_text
+from pyconv_search.results.standing import MEASURES, WORDS, effort_left, failure_text, value_text
 from pyconv_search.search.waiting import say
 from pyconv_search.search.work import Work
 from pyconv_search.units import duration
@@ -124,8 +124,7 @@ def row_text(row: Row, measure: str) -> str:
     what = f"{row.name} (seed {row.seed})"
     epochs = f"{row.epochs} epoch{'s' * (row.epochs != 1)}"
     if row.status == "failed":
-        detail = f": {row.detail.splitlines()[0]}" if row.detail else ""
-        return f"{what} failed after {epochs}: {row.reason}{detail}"
+        return f"{what} failed after {epochs}: {failure_text(row)}"
     value = getattr(row, MEASURES[measure])
     error = f": {WORDS[measure]} {value_text(value, measure)}" if value is not None else ""
     return f"{what} {row.status}{f' after {epochs}' if row.status == 'stopped' else ''}{error}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pyconv_search.results.row import Row
 from pyconv_search.results.store import Journal
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ BEGIN = {"trial": "t1", "network": "wide [4,3]", "config": "c", "seed": 1, "macs
 RUN = """
 import sys
 from pyconv_search.results.row import Epoch, Row
+from pyconv_search.results.row import Row
 from pyconv_search.results.store import Journal
 with Journal(sys.argv[1]) as journal:
     journal.append_event("start", time="2026-01-02T03:04:05+00:00")
@@ -110,6 +112,24 @@ def test_of_many_trials_the_first_are_shown(folder: Path, command: Callable[...,
         assert said.count("\n  running: wide") == 40
         assert said.splitlines()[-1] == "  running: 3 more (--json)"
         assert len(json.loads(command("status", folder, "--json")[1])["running"]) == 43
+
+
+def test_of_many_failures_the_first_are_shown_in_a_line_each(
+    folder: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    (folder / "study.json").write_text(json.dumps(STUDY | {"seeds": list(range(43)), "planned": 43}))
+    with Journal(folder) as journal:
+        journal.append_event("start")
+        for n in range(43):
+            detail = f"ValueError: {n}\n  File train.py\n  line 3"
+            journal.append_row(Row(f"t{n}", "a", "wide", n, "failed", "error", detail, 1, {}, 1, 1, 1, 1))
+    _, said, _ = command("status", folder)
+    assert said.count("\n  failed: wide (seed ") == 40
+    assert "\n  failed: wide (seed 7): error: ValueError: 7\n" in said
+    assert said.splitlines()[-1] == "  failed: 3 more (--json)"
+    failures = json.loads(command("status", folder, "--json")[1])["failures"]
+    assert [failure["seed"] for failure in failures] == list(range(43))
+    assert failures[7]["detail"] == "ValueError: 7\n  File train.py\n  line 3"
 
 
 @pytest.fixture

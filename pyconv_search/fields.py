@@ -128,7 +128,7 @@ class Problems:
 
     @property
     def full(self) -> bool:
-        """Whether no further mistake would be told."""
+        """Whether no further mistake would be reported."""
         return len(self.found) > MOST_PROBLEMS
 
     def add(self, path: Path, text: str, *, key: bool = False, own: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Whether the numbers of an architecture fit together, told with the place and the nearest legal value."""
+"""Whether the numbers of an architecture fit together, reported with the place and the nearest legal value."""
 
 from __future__ import annotations
 

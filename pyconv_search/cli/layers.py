@@ -26,7 +26,7 @@ from pyconv_search.units import quantity
 EIGHTHS = " ▏▎▍▌▋▊▉"
 DEPTH = 16  # characters of the bar of a kernel that sees every channel
 
-# What is told of a part below its heading: words, or a level and the channels of which its groups share.
+# What is printed of a part below its heading: words, or a level and the channels of which its groups share.
 Told = list[str | tuple[Level, int]]
 
 

@@ -71,7 +71,7 @@ def status_dict(store: Store, now: Standing | None = None) -> dict[str, Any]:
         "spent_device_seconds": taken.everything,
         "spent_training_device_seconds": taken.training,
         "device_unit": taken.unit,
-        "together": [verdict.told() for verdict in verdicts.of(present)],
+        "together": [verdict.to_dict() for verdict in verdicts.of(present)],
     }
 
 
@@ -144,7 +144,7 @@ def _ago(when: datetime) -> str:
 
 
 def watch(folder: Path, seconds: float, as_json: bool) -> None:
-    """Show how the run stands every so many seconds until it has ended, or Ctrl-C.
+    """Show how the run stands every ``seconds`` until it has ended, or Ctrl-C.
 
     A terminal is redrawn; elsewhere, and as JSON (a line each), it is printed whenever something has changed.
     """

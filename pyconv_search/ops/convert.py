@@ -91,6 +91,6 @@ def _template(conv: nn.Conv2d, pattern: Sequence[int], axes: str) -> PSConv2d:
 def _become(conv: nn.Conv2d, template: PSConv2d) -> None:
     """Give ``conv`` the class and the settings of ``template``; its tensors and hooks stay."""
     settings = {key: value for key, value in vars(template).items() if not key.startswith("_") and key != "training"}
-    # A new class for the same object is the one change that no holder of the module has to be told of.
+    # A new class for the same object is the one change that no holder of the module has to know of.
     conv.__class__ = PSConv2d
     vars(conv).update(settings)

@@ -79,7 +79,7 @@ class Roofline:
         return self.compute.per_second
 
     def seconds(self, macs: float, bytes: float) -> float:
-        """The least time for so many multiply-adds and bytes. Raises UserError if either is negative."""
+        """The least time for a number of multiply-adds and bytes. Raises UserError if either is negative."""
         for name, value in (("macs", macs), ("bytes", bytes)):
             if not value >= 0:
                 raise UserError(f"{name} must be 0 or more, but got {value}")

@@ -92,7 +92,7 @@ def interleaved(
     Args:
         actions: what is timed, by name; each is called without arguments.
         baseline: the name of the action to whose seconds the ratios are.
-        rounds, seconds: there are at least so many rounds, and so many that all timed calls together last so long.
+        rounds, seconds: the least number of rounds, and the least time that all timed calls together last.
         warmup: how often every action is called beforehand without being timed.
         clock: how a call is timed; :func:`clock_of` gives that of a device.
 

@@ -1,7 +1,7 @@
 """The printed results that a study refers to beside its own, and in words what keeps the two from being compared.
 
 A difference is formed only where data set, input size and network are alike. The recipe need not be: what differs in it
-is told. Operations are compared under one convention or not at all: a run's rows count multiply-adds (``macs``), and
+is named. Operations are compared under one convention or not at all: a run's rows count multiply-adds (``macs``), and
 those of another convention are counted on the network, where the run's folder lets it be made again.
 """
 

@@ -37,7 +37,7 @@ class Row:
 
     ``status`` is ``complete`` (all epochs run), ``stopped`` (the scheduler ended it after ``epochs``) or ``failed``
     (see ``reason``: ``nan`` – the loss became infinite or NaN, ``oom`` – out of memory, ``lost`` – the worker process
-    died, ``error`` – anything else, told in ``detail``). Validation figures are those of the last epoch run, or,
+    died, ``error`` – anything else, described in ``detail``). Validation figures are those of the last epoch run, or,
     of a complete trial whose recipe selects the best epoch, of that one, whose weights are tested and saved; test
     figures exist for complete trials alone, because the test split is read once, at the end. Errors are in percent,
     ``macs`` are multiply-adds for one image, ``activations`` and ``receptive_field`` as in

@@ -3,7 +3,7 @@
 ``journal.jsonl`` is the truth (see :mod:`pyconv_search.results.lines` for a line of it), ``study.json`` the resolved
 study, written by the study layer. Everything else in the folder can be made again from these two. Lines are only ever
 added; a line that a crash, a kill or a full disk cut short is the last one and has no newline, so that a reader passes
-over it and the next writer cuts it off. Damage beyond that is told by file and line, and
+over it and the next writer cuts it off. Damage beyond that is reported by file and line, and
 :mod:`pyconv_search.results.repair` sets it aside.
 """
 
@@ -213,7 +213,7 @@ def read(folder: Path | str) -> Store:
     """What ``folder`` holds, at any time and without a lock: during a run, after a crash, from a copy.
 
     UserError when the folder does not exist, is not that of a run, cannot be read, or when a whole line of the journal
-    is not what was once written there (told as ``file:line``).
+    is not what was once written there (reported as ``file:line``).
     """
     folder = expanded(folder)
     if not folder.is_dir():

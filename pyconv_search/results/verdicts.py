@@ -51,7 +51,7 @@ class Verdict:
         slowest = max(one / other for one, other in zip(self.apart, self.stacked, strict=True))
         return self.size if self.ratio <= 1 / MARGIN and slowest < 1 else 1
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain values, with what follows from it."""
         return {**asdict(self), "together": self.together}
 
@@ -89,5 +89,5 @@ def of(store: Store) -> list[Verdict]:
 
 def write(folder: Path, verdicts: dict[str, Verdict]) -> None:
     """Keep the verdicts of a run. UserError if they cannot be written."""
-    values = [each.told() for each in verdicts.values()]
+    values = [each.to_dict() for each in verdicts.values()]
     files.replace(folder / FILE, (json.dumps({"verdicts": values}, indent=2) + "\n").encode())

@@ -136,7 +136,7 @@ class Ledger:
         return None if problems.found else candidate(self.study, values, row.name)
 
     def record(self, row: Candidate, rows: Sequence[Row], curve: Sequence[Epoch]) -> None:
-        """Record what became of a network; while seeds are missing, that it is under way. What is told stays told."""
+        """Record what became of a network; while seeds are missing, that it is under way. What has ended stays so."""
         whole = len(rows) == len(self.study.seeds)
         number = self._numbers.get(row.config)
         if number is None:

@@ -1,4 +1,4 @@
-"""How a run stands, told while it goes on: a live table on a terminal, plain lines anywhere else."""
+"""How a run stands, reported while it goes on: a live table on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 

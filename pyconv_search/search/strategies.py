@@ -62,7 +62,7 @@ class Listed(Strategy):
 
 
 class Tpe(Strategy):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011) of Optuna, told the truth.
+    """Tree-structured Parzen estimator (Bergstra et al. 2011) of Optuna, given exact costs.
 
     Networks that break a constraint, and repetitions of one that was proposed before, are refused and leave no trace:
     what a network costs is known exactly and need not be learned. Optuna is asked again at once; after PATIENCE

@@ -141,7 +141,7 @@ class Costs:
         return rows[~np.array(known, bool)] if known else rows
 
     def _try(self, row: npt.NDArray[Any], codes: tuple[int, ...]) -> None:
-        """Learn the codes of a row from its network, or what can be told from there being none."""
+        """Learn the codes of a row from its network, or what follows from there being none."""
         states = [part.state[code] for part, code in zip(self._parts, codes, strict=True)]
         if BAD in states or codes in self._failed:  # learned since the row was chosen
             return

@@ -45,7 +45,7 @@ _STANDARD = "tag:yaml.org,2002:"
 class Document:
     """A parsed file: its plain ``value`` and, by key path, where each value (``marks``) and key (``keys``) stands.
 
-    ``refused`` are mistakes after which reading went on, to be told together with those of the values.
+    ``refused`` are mistakes after which reading went on, to be reported together with those of the values.
     """
 
     file: str

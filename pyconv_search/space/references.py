@@ -21,7 +21,7 @@ def reference(value: Any) -> tuple[str, tuple[int, ...]] | None:
 def check_references(value: Any, domains: Mapping[str, Domain | None], path: Path, problems: Problems) -> None:
     """Every reference names a parameter, and its index exists in every value of the domain (None: not known)."""
     known: dict[str, tuple[Path | None, str]] = {}
-    unknown: set[str] = set()  # names that are told once, since the mistake may be in the parameter's own name
+    unknown: set[str] = set()  # names that are reported once, since the mistake may be in the parameter's own name
     for where, text in _texts(value, path):
         if not text.startswith("$") or problems.full:
             continue

@@ -162,7 +162,7 @@ def least(operation: Operation, setting: Setting, direction: str) -> Parts:
 
 
 def key_of(operation: Operation) -> str:
-    """An operation in the table of measurements: ``64: 3×3 16 g1, 9×9 16 g16``; ``{1,2,1,4}``; stride 1 is not told."""
+    """An operation in the table of measurements: ``64: 3×3 16 g1, 9×9 16 g16``; ``{1,2,1,4}``; stride 1 is left out."""
     levels = []
     for level in operation.conv.levels:
         height, width = side(level)

@@ -65,7 +65,7 @@ def load(
     """
     info = datasets.get(name, classes)
     if not info.subset:
-        validation_count(info, validation)  # told before anything is read
+        validation_count(info, validation)  # reported before anything is read
     location = choose(name, info.homepage, locations(name, root))
     pool = read(location, info)
     if info.subset:

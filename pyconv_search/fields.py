@@ -71,7 +71,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean …?)`` where one known word is close, else an empty text."""
+    """``; did you mean …?`` where one known word is close, else an empty text."""
     close = closest(word, known)
     return f"; did you mean {close}?" if close else ""
 

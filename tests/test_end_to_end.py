@@ -49,6 +49,7 @@ def wait_for_epochs(folder: Path, n: int, process: subprocess.Popen[str]) -> Non
     pytest.fail(f"no {n} epochs: {process.communicate()}")
 
 
+@pytest.mark.slow
 def test_killed_twice_and_interrupted_gives_what_an_undisturbed_run_gives(
     tiny_study: Callable[..., Path], tmp_path: Path
 ) -> None:

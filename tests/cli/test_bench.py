@@ -60,6 +60,7 @@ def test_one_json_document(command: Callable[..., Said]) -> None:
     assert forced["ratio"]["median"] > 1
 
 
+@pytest.mark.slow
 def test_a_table_of_all_plans(command: Callable[..., Said]) -> None:
     words = ("psconv-512", "--all-plans", "--contiguous", "--dtype", "bfloat16")
     status, out, _ = command("bench", "ops", *words, *SMALL)

@@ -62,6 +62,7 @@ def test_a_space_is_described_with_its_recipe(command: Callable[..., Said]) -> N
     assert json.loads(command("space", "describe", SPACE, "--json")[1])["recipe"]["lr"] == "$lr"
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_epochs_of_every_recipe(
     command: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,8 +30,8 @@ FAMILIES = {
     "pyconvhgresnet-50": ({**TINY, "width": 128, "blocks": [1, 1, 1, 1]}, IMAGE, [(2, 7)]),
     "ps-resnet-50": (TINY, IMAGE, [(2, 7)]),
     "ps-se-resnet-50": (TINY, IMAGE, [(2, 7)]),
-    "ps-resnext-50-32x4d": ({**TINY, "width": 32, "groups": 4}, IMAGE, [(2, 7)]),
-    "ps-resnext-29-8x64d": ({"depth": 11, "stages": None, "width": 32, "groups": 8}, (3, 16, 16), [(2, 7)]),
+    "ps-resnext-50-32x4d": ({**TINY, "width": 16, "groups": 2}, IMAGE, [(2, 7)]),
+    "ps-resnext-29-8x64d": ({"depth": 11, "stages": None, "width": 16, "groups": 2}, (3, 16, 16), [(2, 7)]),
     "drn-a-50": (TINY, IMAGE, [(2, 7)]),
     "inception-resnet-v2": ({"blocks": [1, 1, 2]}, (3, 79, 83), [(2, 7)]),
     "pyconvinception": ({"blocks": [1, 1, 1]}, (3, 79, 83), [(2, 7)]),
@@ -45,7 +45,7 @@ FAMILIES = {
     "resnet-50+ssd": (TINY, (3, 300, 300), [(2, 8732, 4), (2, 8732, 7)]),
     "pyconvresnet-50+pyconvssd": (TINY, (3, 300, 300), [(2, 8732, 4), (2, 8732, 7)]),
     "ps-resnext-50-32x4d+fpn": (
-        {**TINY, "width": 32, "groups": 4},
+        {**TINY, "width": 16, "groups": 2},
         (3, 64, 96),
         [(2, 256, 16, 24), (2, 256, 8, 12), (2, 256, 4, 6), (2, 256, 2, 3), (2, 256, 1, 2)],
     ),
@@ -75,7 +75,8 @@ def test_outputs_and_export(family):
     assert [tuple(out.shape) for out in outputs] == shapes
     assert all(out.isfinite().all() for out in outputs)
     for ours, theirs in zip(outputs, more, strict=True):
-        torch.testing.assert_close(theirs, ours[[0, 1, 0]])
+        # With several threads another batch size may be summed in another order.
+        torch.testing.assert_close(theirs, ours[[0, 1, 0]], rtol=1e-4, atol=1e-4 * ours.abs().max().item())
 
 
 def test_a_gradient_reaches_every_parameter(family):

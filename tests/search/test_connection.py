@@ -76,6 +76,7 @@ def test_the_allocator_of_a_gpu_leaves_no_gaps():
     assert ENVIRONMENT["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="one core shares nothing")
 def test_trials_that_are_retried_alone_share_nothing(
     toy: Callable[..., Study], pretend: Callable[..., type], tmp_path: Path

@@ -83,6 +83,7 @@ def ended(study: Study, row: Candidate) -> list[Row]:
     ]
 
 
+@pytest.mark.slow
 def test_two_recipes_of_one_architecture_from_the_study_to_the_report(
     joint: Callable[..., Study], tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_a_number_is_obeyed_without_measuring(
     assert measured == []
 
 
+@pytest.mark.slow
 def test_a_study_that_measures_for_real_and_goes_on_by_its_verdict(
     tiny_study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -27,6 +27,7 @@ def named(folder: Path, name: str) -> list[dict]:
     return [event for event in store.read(folder).events if event["name"] == name]
 
 
+@pytest.mark.slow
 def test_planned_and_spent_are_in_the_journal_once(
     tiny_study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +53,7 @@ def test_planned_and_spent_are_in_the_journal_once(
     assert "for 1 trial if none is stopped early" in page
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_nothing_can_be_measured_and_asks_nothing_once_all_has_ended(
     toy: Toy, pretend: Callable[..., type], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

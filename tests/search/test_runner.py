@@ -83,6 +83,7 @@ def test_every_trial_runs_once_on_reused_workers_and_never_again(
     assert '"kind":"row"' not in after[len(before) :]
 
 
+@pytest.mark.slow
 def test_a_study_can_be_extended(toy: Toy, pretend: Make, executed: Executed, out: Path) -> None:
     run(toy(seeds=1), out, trial=pretend())
     rows = [{"width": w, "levels": [1, 1, 1]} for w in (8, 16, 24, 32)]
@@ -145,6 +146,7 @@ def test_failures_are_rows_with_reasons_and_the_others_go_on(
     assert len(store.read(out).rows) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_from_its_last_epoch_and_a_doomed_one_is_lost(
     toy: Toy, pretend: Make, executed: Executed, out: Path
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch_and_a_doomed_one_is_lost(
     assert set(executed(out).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_order_and_loses_nothing(toy: Toy, pretend: Make, out: Path) -> None:
     def trouble(spec: dict[str, Any], epoch: int) -> None:
         if spec["parameters"]["width"] == 16 and epoch == 2:
@@ -175,6 +178,7 @@ def test_a_full_disk_ends_the_run_in_order_and_loses_nothing(toy: Toy, pretend: 
     assert run(toy(seeds=1), out, trial=pretend()).complete == 3
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_in_order_and_the_next_run_goes_on(
     toy: Toy, pretend: Make, executed: Executed, out: Path, wait_for: Callable[..., None]
 ) -> None:
@@ -214,6 +218,7 @@ def test_an_address_that_nothing_listens_at(toy: Toy, pretend: Make, out: Path, 
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.slow
 def test_tpe_searches_records_and_goes_on(toy: Toy, pretend: Make, executed: Executed, out: Path) -> None:
     def study(trials: int) -> Study:
         return toy(search={"tpe": {"trials": trials, "startup": 4}}, seeds=2, objectives={"top1_error": "min"})
@@ -234,6 +239,7 @@ class Unloadable:
         return eval, ("getattr(__import__('builtins'), 'unloadable', 0) or __import__('a_package_that_no_worker_has')",)
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_run_with_the_reason(
     toy: Toy, pretend: Make, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +250,7 @@ def test_workers_that_cannot_start_end_the_run_with_the_reason(
     assert run(toy(seeds=1), out, trial=pretend()).complete == 3
 
 
+@pytest.mark.slow
 def test_rows_of_an_earlier_version_of_the_study_do_not_count(toy: Toy, pretend: Make, out: Path) -> None:
     run(toy(seeds=2), out, trial=pretend())
     said = StringIO()
@@ -303,6 +310,7 @@ def test_asha_does_not_judge_by_what_has_left_the_study(toy: Toy, tmp_path: Path
     assert {t for _, recorded in asha._brackets[0]._rungs for t in recorded} == {f"past-{specs[1]['trial']}"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_is_ended_and_its_trial_goes_on(
     toy: Toy, pretend: Make, executed: Executed, out: Path
 ) -> None:

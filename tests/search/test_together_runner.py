@@ -70,6 +70,7 @@ def test_a_study_whose_seeds_run_together(
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_trials_of_a_worker_that_dies_are_tried_one_by_one(
     tiny_study: Callable[..., Path],
     tmp_path: Path,

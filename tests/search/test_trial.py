@@ -187,6 +187,7 @@ EVERYTHING = {
 OFTEN = {"every": 1, "minutes": 0.0, "keep": "last"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"precision": "fp16"}, {"precision": "bf16", "crop": 0, "scale": (0.3, 1.0)}])
 def test_killed_at_any_step_equals_uninterrupted_whatever_the_recipe(tmp_path: Path, other: dict[str, Any]):
     recipe = EVERYTHING | other

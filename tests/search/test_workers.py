@@ -104,6 +104,7 @@ def test_both_processes_have_the_same_row_and_the_first_writes_the_files(whole: 
     assert os.listdir(whole / "checkpoints") == ["t1.safetensors.corrupt"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path):
     assert run_pair(spec(tmp_path), die_at=10) == [-signal.SIGKILL] * 2
     kept = checkpoint.load(tmp_path / "checkpoints" / "t1.safetensors")

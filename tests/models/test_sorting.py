@@ -115,7 +115,7 @@ def backward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", [*PRESETS, *SMALL])
+@pytest.mark.parametrize("name", [*PRESETS[:3], pytest.param(PRESETS[3], marks=pytest.mark.slow), *SMALL])
 def test_outputs_gradients_and_statistics_are_those_of_the_network_as_built(name: str, training: bool):
     expected, found = both(name)
     x = images(architecture(name))
@@ -513,6 +513,7 @@ def test_what_happens_to_models_may_happen_to_sorted_ones(way: Callable[[nn.Modu
         assert_close(way(found, tmp_path)(x), expected(x))
 
 
+@pytest.mark.slow
 def test_a_compiled_network_follows():
     expected, found = both("bottleneck post")
     x = images(small("bottleneck post"))

@@ -110,6 +110,7 @@ def test_one_graph_for_batches_of_any_size(name):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="Inductor needs a C++ compiler")
 def test_inductor_compiles_it():
     module, x = made("strided pyramid")

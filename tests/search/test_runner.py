@@ -28,6 +28,7 @@ from pyconv_search.report.page import render
 from pyconv_search.results import store
 from pyconv_search.results.row import Epoch
 from pyconv_search.results.store import Journal
+from pyconv_search.search import folder as folders
 from pyconv_search.search import runner
 from pyconv_search.search.ledger import STORAGE
 from pyconv_search.search.outcome import blank_row
@@ -93,7 +94,9 @@ def test_a_study_can_be_extended(toy: Toy, pretend: Make, executed: Executed, ou
 
 
 def test_a_folder_of_another_study_is_refused(toy: Toy, pretend: Make, out: Path, tmp_path: Path) -> None:
-    run(toy(seeds=1), out, trial=pretend())
+    study, values = folders.open_folder(toy(seeds=1), out, "test")
+    with Journal(out) as begun:
+        folders.begin(study, values, begun, "")
     journal = (out / "journal.jsonl").read_bytes()
     with pytest.raises(UserError, match=r"holds the run of another study: recipe\.epochs is 3 there and 5 here"):
         run(toy(recipe={"epochs": 5}), out, trial=pretend())
@@ -122,6 +125,7 @@ def test_asha_stops_poor_trials_and_says_when(toy: Toy, pretend: Make, out: Path
     assert Counter(optuna_states(out)) == {"PRUNED": len(stopped), "COMPLETE": 6 - len(stopped)}
 
 
+@pytest.mark.slow
 def test_failures_are_rows_with_reasons_and_the_others_go_on(
     toy: Toy, pretend: Make, executed: Executed, out: Path
 ) -> None:

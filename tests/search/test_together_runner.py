@@ -57,6 +57,7 @@ def assert_same(rows: list[Row], expected: dict[tuple[str, int], Row]) -> None:
         assert row.val_top1_error == pytest.approx(other.val_top1_error, abs=1.5)
 
 
+@pytest.mark.slow
 def test_a_study_whose_seeds_run_together(
     tiny_study: Callable[..., Path], tmp_path: Path, alone: dict[tuple[str, int], Row]
 ) -> None:

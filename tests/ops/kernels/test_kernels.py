@@ -273,8 +273,8 @@ def stack_bytes(cubin, folder):
 
 CASES = [
     ("psconv", (SORTED,), torch.bfloat16, 90),
-    ("psconv", (SORTED,), torch.bfloat16, 80),
-    ("pyconv4", PYCONV4, torch.bfloat16, 90),
+    pytest.param("psconv", (SORTED,), torch.bfloat16, 80, marks=pytest.mark.slow),
+    pytest.param("pyconv4", PYCONV4, torch.bfloat16, 90, marks=pytest.mark.slow),
     ("psconv", (SORTED,), torch.float32, 90),
 ]
 

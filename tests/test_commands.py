@@ -102,7 +102,7 @@ def test_a_published_command_runs(command: str, place: Path) -> None:
     )
     if "cuda" in words and not torch.cuda.is_available():
         assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1
+        assert len([line for line in done.stderr.splitlines() if " …" not in line]) == 1
         return
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr

@@ -242,7 +242,9 @@ class Bridge(Searcher):
         self.places = Places(work.folder, work.study.stall, longest)
         self._specs: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, BaseException | None] = {}
-        self._losses: Counter[str] = Counter()
+        # By our own trials: one that Tune gave up early goes on as another one of Tune's.
+        self._losses: Counter[tuple[str, ...]] = Counter()
+        self._deaths: set[Any] = set()
         self._stalls: Counter[str] = Counter()
         self.say: Callable[[str], None] = lambda line: None
         self._lock, self._closed, self._begun = threading.RLock(), False, False
@@ -332,29 +334,43 @@ class Bridge(Searcher):
         self.places.leave(trial_id)
 
     def noted(self, trial_id: str, error: BaseException | None) -> None:
-        """The trial is lost, for the time being, by ``error``."""
+        """The trial is lost, for the time being, by ``error``.
+
+        A worker that dies between two trials is reported twice by Tune.
+        """
         self.places.leave(trial_id)
         self._errors[trial_id] = error
-        self._losses[trial_id] += 1
+        death = (trial_id, getattr(error, "_actor_id", None))
+        if death[1] is not None and death in self._deaths:
+            return
+        self._deaths.add(death)
+        self._losses[self._trials(trial_id)] += 1
         stalls, self._stalls[trial_id] = self._stalls[trial_id], len(self.places.stalls(trial_id))
-        if self.ending or losses.cannot_start(error) or self._losses[trial_id] > LOST_WORKER_RETRIES:
+        if self.ending or losses.cannot_start(error) or self._exhausted(trial_id):
             return
         if stalls == self._stalls[trial_id]:  # Else it was reported when the worker was ended.
             _, why = losses.reason_of_loss(error, 1, killed_by_kernel=False)
             self.say(f"{self.name_of(trial_id)}: {why.splitlines()[0]}; the trial is tried again from its checkpoint")
 
     def lost(self, trial_id: str) -> None:
-        """Ray has given a trial up: the worker died again and again, or cannot start."""
+        """Tune has given a trial up: the worker died again and again, or between two trials, or cannot start."""
         error, specs = self._errors.get(trial_id), self._specs[trial_id]
         with self.orderly():
             if losses.cannot_start(error):
                 raise UserError(
                     f"no worker can start: {losses.gist(str(error))}; has every machine the same version installed?"
                 )
-            if len(specs) > 1:
+            if len(specs) > 1 or not self._exhausted(trial_id):
                 self.work.put_back(specs)
             elif not self.ending:
                 self.work.end(blank_row(specs[0], "failed", *self._reason(trial_id, error)))
+
+    def _trials(self, trial_id: str) -> tuple[str, ...]:
+        return tuple(spec["trial"] for spec in self._specs[trial_id])
+
+    def _exhausted(self, trial_id: str) -> bool:
+        """Whether the trial has been lost once more than it is tried again."""
+        return self._losses[self._trials(trial_id)] > LOST_WORKER_RETRIES
 
     def _reason(self, trial_id: str, error: BaseException | None) -> tuple[str, str]:
         if stalls := self.places.stalls(trial_id):
@@ -362,7 +378,7 @@ class Bridge(Searcher):
             return "lost", f"no progress for {max(stalls) / 60:.3g} minutes{often}; the worker was ended"
         before, self._killed_by_kernel = self._killed_by_kernel, losses.kernel_kills()
         killed = None not in (before, self._killed_by_kernel) and before != self._killed_by_kernel
-        return losses.reason_of_loss(error, self._losses[trial_id], killed)
+        return losses.reason_of_loss(error, self._losses[self._trials(trial_id)], killed)
 
     def save(self, checkpoint_path: str) -> None:
         return None
@@ -402,6 +418,21 @@ class _Events(tune.Callback):
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return tune.Callback, ()
+
+
+class _Recovering(TrialScheduler):
+    """Lets a trial whose worker died between two trials have another one.
+
+    Tune keeps it among those that a worker is being made ready for, and would never start it.
+    """
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        tune_controller._resetting_trials.discard(trial)
+        super().on_trial_error(tune_controller, trial)
+
+
+class _Fifo(_Recovering, FIFOScheduler):
+    """Trials in the order in which they are handed out."""
 
 
 class _Ending(tune.Stopper):
@@ -451,7 +482,7 @@ def _tune(order: _Order, bridge: Bridge, scheduler: TrialScheduler, scratch: str
         ).fit()
 
 
-class _Asha(AsyncHyperBandScheduler):
+class _Asha(_Recovering, AsyncHyperBandScheduler):
     """ASHA (Li et al. 2020) that knows what earlier runs measured, so that it judges as if there had been one run.
 
     ``curves`` holds, for each trial that has a past, its measure by epoch. Of a trial that turns out to have begun
@@ -498,7 +529,7 @@ class _Asha(AsyncHyperBandScheduler):
 def _scheduler(study: Study, work: Work) -> TrialScheduler:
     """The study's scheduler."""
     if study.scheduler.kind == "none":
-        return FIFOScheduler()
+        return _Fifo()
     asha = _Asha(
         work.measured(MEASURES[study.measure]),
         time_attr="epoch",

@@ -170,6 +170,21 @@ def test_a_killed_worker_goes_on_from_its_last_epoch_and_a_doomed_one_is_lost(
     assert set(executed(out).values()) == {1}
 
 
+def test_a_worker_that_dies_between_two_trials_costs_neither(
+    toy: Toy, pretend: Make, executed: Executed, out: Path
+) -> None:
+    class Dying(pretend()):  # type: ignore[misc]
+        def close(self) -> None:
+            marker = Path(self.spec["folder"]) / "killed"
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run(toy(seeds=1), out, trial=Dying).complete == 3
+    assert (out / "killed").exists()
+    assert set(executed(out).values()) == {1}
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_order_and_loses_nothing(toy: Toy, pretend: Make, out: Path) -> None:
     def trouble(spec: dict[str, Any], epoch: int) -> None:

@@ -16,7 +16,7 @@ from ray.tune import PlacementGroupFactory
 
 from pyconv_search.errors import UserError
 from pyconv_search.search.joining import Cluster, admitted, authentication
-from pyconv_search.search.local import loopback, options, scratch
+from pyconv_search.search.local import loopback, options, scratch, waiting_in_turns
 from pyconv_search.search.patching import patched
 from pyconv_search.search.sessions import Guard, own_sessions
 from pyconv_search.study.study import Resources, Study
@@ -36,6 +36,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # So long after the death of the GCS Ray ends this process, which has its tables and its report to write.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    # While Ray looks for its GCS, which may have died, this process cannot say what it waits for (30 s, unless set).
+    "RAY_py_gcs_connect_timeout_s": "15",
     # A worker that waits for one that died cannot leave its process group in order.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2",
     # Trials that share a GPU must not lose its memory to gaps (PyTorch, CUDA semantics: memory management).
@@ -73,7 +75,7 @@ def connected(cluster: Cluster | str | None, guard: Guard | None = None) -> Iter
 def _started(guard: Guard | None) -> Iterator[None]:
     """Ray on this machine, which nobody else can reach: on the loopback interface, with a token of this run alone."""
     watching = guard or Guard()
-    with scratch() as folder, authentication("token", secrets.token_hex(32)), loopback():
+    with scratch() as folder, authentication("token", secrets.token_hex(32)), loopback(), waiting_in_turns():
         try:
             watching.remove(folder.parent)  # should this process be killed
             with own_sessions(watching):

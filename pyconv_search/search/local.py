@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
@@ -28,6 +29,7 @@ INNER = "r"
 MOST_BYTES = SOCKET_BYTES - RAYS_OWN_BYTES - len(f"/{PREFIX}12345678/{INNER}")
 # Descriptions of trials and rows pass through it, never images or weights; Ray takes a third of the memory otherwise.
 OBJECT_STORE_BYTES = 128 * 2**20
+TURN_SECONDS = 0.05
 
 
 def options(folder: Path) -> dict[str, Any]:
@@ -85,4 +87,28 @@ def loopback() -> Iterator[None]:
     from ray._private import ray_constants
 
     with patched(ray_constants, "ENABLE_RAY_CLUSTER", False):
+        yield
+
+
+@contextmanager
+def waiting_in_turns() -> Iterator[None]:
+    """Let other threads run while Ray waits for the port of a process that it has started, which may have died.
+
+    Ray itself waits in C++ and holds Python's lock all that time, 30 s.
+    """
+    from ray._private import node
+
+    usual: Callable[..., int] | None = getattr(node, "wait_for_persisted_port", None)
+
+    def wait(*where: Any, timeout_ms: int = 30_000, **options: Any) -> int:
+        end = time.monotonic() + timeout_ms / 1000
+        while True:
+            try:
+                return cast(Callable[..., int], usual)(*where, timeout_ms=0, **options)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(TURN_SECONDS)
+
+    with patched(node, "wait_for_persisted_port", wait):
         yield

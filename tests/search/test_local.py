@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,3 +254,26 @@ def test_room_for_a_trial_on_the_cores_that_ray_was_given(monkeypatch: pytest.Mo
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     study: Any = SimpleNamespace(resources=Resources(1))
     assert connection.room(study) == usable_cores()
+
+
+def test_while_ray_waits_for_a_port_others_go_on(tmp_path: Path) -> None:
+    from ray._private import node
+
+    counted, over = [0], threading.Event()
+
+    def count() -> None:
+        while not over.wait(0.01):
+            counted[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        with local.waiting_in_turns(), pytest.raises(RuntimeError, match="Timed out"):
+            node.wait_for_persisted_port(str(tmp_path), "a" * 56, "gcs_server_port", timeout_ms=1500)
+    finally:
+        over.set()
+        thread.join()
+    assert counted[0] > 2
+    with local.waiting_in_turns():
+        (tmp_path / f"gcs_server_port_{'a' * 56}").write_text("4321")
+        assert node.wait_for_persisted_port(str(tmp_path), "a" * 56, "gcs_server_port", timeout_ms=1500) == 4321

@@ -258,8 +258,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--save", type=Path, metavar="FILE", help="where to write that input")
     parser.add_argument("--worker", choices=[*READERS], help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
     if given.worker or given.only is not None:
         reader = READERS[given.worker or given.reader]
         with tempfile.TemporaryDirectory() as folder:
@@ -285,4 +283,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     sys.exit(main(sys.argv[1:]))

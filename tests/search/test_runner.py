@@ -170,6 +170,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch_and_a_doomed_one_is_lost(
     assert set(executed(out).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_between_two_trials_costs_neither(
     toy: Toy, pretend: Make, executed: Executed, out: Path
 ) -> None:

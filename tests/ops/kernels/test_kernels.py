@@ -272,7 +272,7 @@ def stack_bytes(cubin, folder):
 
 
 CASES = [
-    ("psconv", (SORTED,), torch.bfloat16, 90),
+    pytest.param("psconv", (SORTED,), torch.bfloat16, 90, marks=pytest.mark.slow),
     pytest.param("psconv", (SORTED,), torch.bfloat16, 80, marks=pytest.mark.slow),
     pytest.param("pyconv4", PYCONV4, torch.bfloat16, 90, marks=pytest.mark.slow),
     ("psconv", (SORTED,), torch.float32, 90),

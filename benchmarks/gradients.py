@@ -140,8 +140,8 @@ def errors(case: Case, own: bool = True) -> dict[str, float]:
         for name, tensor in zip(("output", "images", *names), (out.detach(), *found), strict=True):
             wanted.setdefault(name, []).append(tensor)
     given = _CALLS[case.around](case, members, images, directions)
-    # The terms of a bias's gradient may cancel out: its rounding is that of their sum without signs.
-    least = {"bias": max(float(d.double().abs().transpose(0, 1).flatten(1).sum(1).max()) for d in directions)}
+    # The terms of a bias's gradient may cancel out, which its rounding does not: it is judged by their root sum square.
+    least = {"bias": max(float(d.double().transpose(0, 1).flatten(1).norm(dim=1).max()) for d in directions)}
     return {n: _distance(tensor, torch.stack(wanted[n]), least.get(n, 1e-3)) for n, tensor in given.items()}
 
 

@@ -37,6 +37,12 @@ SPACE = {
 }
 
 
+@pytest.fixture(scope="session")
+def reported() -> Callable[[str], list[str]]:
+    """The lines of a text without those that say what a slow machine waits for."""
+    return lambda text: [line for line in text.splitlines() if " …" not in line]
+
+
 @pytest.fixture
 def tiny_study(tmp_path: Path) -> Callable[..., Path]:
     """Write a study of two real networks that train in seconds, with some keys replaced; return its path."""

@@ -98,15 +98,16 @@ def status_text(store: Store, now: Standing | None = None) -> str:
         lines.append(f"about {duration(now.seconds_left, digits=2)} left at the pace so far")
     lines += [f"{name} {said}" for name, said in hours_of(present).items()]
     lines += [f"  seeds together? {verdict}" for verdict in verdicts.of(present)]
-    failed = [row for row in present.rows if row.status == "failed"]
-    shown = {
-        "running": [_trial_text(each, now.measure) for each in now.running[:MOST_SHOWN]],
-        "cut short": [_trial_text(each, now.measure) for each in now.unfinished[:MOST_SHOWN]],
-        "failed": [f"{row.name} (seed {row.seed}): {failure_text(row)}" for row in failed[:MOST_SHOWN]],
+    listed = {
+        "running": [_trial_text(each, now.measure) for each in now.running],
+        "cut short": [_trial_text(each, now.measure) for each in now.unfinished],
+        "failed": [
+            f"{row.name} (seed {row.seed}): {failure_text(row)}" for row in present.rows if row.status == "failed"
+        ],
     }
-    for (heading, texts), every in zip(shown.items(), (now.running, now.unfinished, failed), strict=True):
-        lines += [f"  {heading}: {text}" for text in texts]
-        lines += [f"  {heading}: {len(every) - MOST_SHOWN:,} more (--json)"] if len(every) > MOST_SHOWN else []
+    for heading, texts in listed.items():
+        lines += [f"  {heading}: {text}" for text in texts[:MOST_SHOWN]]
+        lines += [f"  {heading}: {len(texts) - MOST_SHOWN:,} more (--json)"] if len(texts) > MOST_SHOWN else []
     return "\n".join(lines)
 
 

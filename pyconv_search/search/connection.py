@@ -36,8 +36,6 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # So long after the death of the GCS Ray ends this process, which has its tables and its report to write.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
-    # While Ray looks for its GCS, which may have died, this process cannot say what it waits for (30 s, unless set).
-    "RAY_py_gcs_connect_timeout_s": "15",
     # A worker that waits for one that died cannot leave its process group in order.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2",
     # Trials that share a GPU must not lose its memory to gaps (PyTorch, CUDA semantics: memory management).

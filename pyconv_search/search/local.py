@@ -10,10 +10,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pyconv_search.cores import usable_cores
 from pyconv_search.errors import UserError
@@ -29,6 +29,7 @@ INNER = "r"
 MOST_BYTES = SOCKET_BYTES - RAYS_OWN_BYTES - len(f"/{PREFIX}12345678/{INNER}")
 # Descriptions of trials and rows pass through it, never images or weights; Ray takes a third of the memory otherwise.
 OBJECT_STORE_BYTES = 128 * 2**20
+# How long others have the interpreter to themselves while a port is waited for.
 TURN_SECONDS = 0.05
 
 
@@ -98,13 +99,13 @@ def waiting_in_turns() -> Iterator[None]:
     """
     from ray._private import node
 
-    usual: Callable[..., int] | None = getattr(node, "wait_for_persisted_port", None)
+    usual: Any = getattr(node, "wait_for_persisted_port", None)
 
     def wait(*where: Any, timeout_ms: int = 30_000, **options: Any) -> int:
         end = time.monotonic() + timeout_ms / 1000
         while True:
             try:
-                return cast(Callable[..., int], usual)(*where, timeout_ms=0, **options)
+                return int(usual(*where, timeout_ms=0, **options))
             except RuntimeError:
                 if time.monotonic() > end:
                     raise

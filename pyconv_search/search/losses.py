@@ -84,7 +84,9 @@ def _first_lines(report: str, most: int = 3) -> str:
 
 
 def kernel_kills() -> int | None:
-    """How many processes of this one's control group the kernel has killed for memory; None where it does not say."""
+    """How many processes the kernel has killed for memory in the nearest control group that it counts for, or on the
+    whole machine; None where it does not say.
+    """
     counts = [group / name for group in control_groups("memory") for name in MEMORY_FILES]
     for file in [*counts, MACHINE]:
         try:

@@ -10,17 +10,16 @@ import json
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 from ray import tune
 from ray._private import auto_init_hook
 from ray.exceptions import RayError
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
@@ -29,7 +28,6 @@ from pyconv_search.files import expanded
 from pyconv_search.results import store
 from pyconv_search.results.row import Row, epoch_from_dict, row_from_dict
 from pyconv_search.results.spent import is_planned, spent
-from pyconv_search.results.standing import MEASURES
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
 from pyconv_search.search import interrupts, losses, noise, planning
@@ -44,6 +42,7 @@ from pyconv_search.search.patching import patched
 from pyconv_search.search.places import Places
 from pyconv_search.search.progress import Progress
 from pyconv_search.search.retry import Retry
+from pyconv_search.search.schedulers import scheduler_of
 from pyconv_search.search.sessions import Guard
 from pyconv_search.search.strategies import Strategy, make_strategy
 from pyconv_search.search.supervision import Supervisor
@@ -210,7 +209,7 @@ def _run_all(order: _Order, bridge: Bridge, scratch: str, console: Console) -> N
         with waiting("measuring whether seeds train faster together", console):
             bridge.most = sizes(study, work, console, lambda: bridge.ending)
     while work.more() and not bridge.ending:  # Groups that were lost are queued again at the end.
-        _tune(order, bridge, _scheduler(study, work), scratch)
+        _tune(order, bridge, scheduler_of(study, work), scratch)
 
 
 def _plan(study: Study, journal: Journal, bridge: Bridge, console: Console) -> None:
@@ -244,7 +243,7 @@ class Bridge(Searcher):
         self._errors: dict[str, BaseException | None] = {}
         # By our own trials: one that Tune gave up early goes on as another one of Tune's.
         self._losses: Counter[tuple[str, ...]] = Counter()
-        self._deaths: set[Any] = set()
+        self._deaths: set[tuple[str, Any]] = set()
         self._stalls: Counter[str] = Counter()
         self.say: Callable[[str], None] = lambda line: None
         self._lock, self._closed, self._begun = threading.RLock(), False, False
@@ -340,10 +339,10 @@ class Bridge(Searcher):
         """
         self.places.leave(trial_id)
         self._errors[trial_id] = error
-        death = (trial_id, getattr(error, "_actor_id", None))
-        if death[1] is not None and death in self._deaths:
+        worker = getattr(error, "_actor_id", None)
+        if worker is not None and (trial_id, worker) in self._deaths:
             return
-        self._deaths.add(death)
+        self._deaths.add((trial_id, worker))
         self._losses[self._trials(trial_id)] += 1
         stalls, self._stalls[trial_id] = self._stalls[trial_id], len(self.places.stalls(trial_id))
         if self.ending or losses.cannot_start(error) or self._exhausted(trial_id):
@@ -420,21 +419,6 @@ class _Events(tune.Callback):
         return tune.Callback, ()
 
 
-class _Recovering(TrialScheduler):
-    """Lets a trial whose worker died between two trials have another one.
-
-    Tune keeps it among those that a worker is being made ready for, and would never start it.
-    """
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        tune_controller._resetting_trials.discard(trial)
-        super().on_trial_error(tune_controller, trial)
-
-
-class _Fifo(_Recovering, FIFOScheduler):
-    """Trials in the order in which they are handed out."""
-
-
 class _Ending(tune.Stopper):
     """Ends Tune's loop when the bridge says so."""
 
@@ -480,65 +464,3 @@ def _tune(order: _Order, bridge: Bridge, scheduler: TrialScheduler, scratch: str
                 verbose=0,
             ),
         ).fit()
-
-
-class _Asha(_Recovering, AsyncHyperBandScheduler):
-    """ASHA (Li et al. 2020) that knows what earlier runs measured, so that it judges as if there had been one run.
-
-    ``curves`` holds, for each trial that has a past, its measure by epoch. Of a trial that turns out to have begun
-    anew the past is forgotten.
-    """
-
-    def __init__(self, curves: dict[str, dict[int, float]], **options: Any) -> None:
-        super().__init__(**options)
-        self._curves = curves
-        self._shown: dict[str, dict[int, float]] = {}
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        super().on_trial_add(tune_controller, trial)
-        self._show(trial, self._curves.pop(json.loads(trial.config["spec"])["trial"], {}))
-
-    def show_ended(self, trials: Iterable[str]) -> None:
-        """Show the curves of trials that will not run again."""
-        for trial in trials:
-            past: Any = SimpleNamespace(trial_id=f"past-{trial}")
-            super().on_trial_add(cast(Any, None), past)  # ASHA does not look at the controller
-            self._show(past, self._curves.pop(trial, {}))
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        epoch, value = result.get("epoch"), result.get(cast(str, self._metric))
-        past = self._shown.get(trial.trial_id, {})
-        if value is not None and epoch is not None:
-            if past.get(epoch, value) != value:
-                self._forget(trial, {n: past[n] for n in past if n < epoch})
-            self._shown.setdefault(trial.trial_id, {})[epoch] = value
-        return super().on_trial_result(tune_controller, trial, result)
-
-    def _forget(self, trial: Any, kept: dict[int, float]) -> None:
-        """Take a trial out of the rungs, but for the epochs that still count."""
-        for _, recorded in self._trial_info[trial.trial_id]._rungs:
-            recorded.pop(trial.trial_id, None)
-        self._show(trial, kept)
-
-    def _show(self, trial: Any, curve: dict[int, float]) -> None:
-        self._shown[trial.trial_id] = dict(curve)
-        for epoch, value in sorted(curve.items()):
-            super().on_trial_result(cast(Any, None), trial, {"epoch": epoch, cast(str, self._metric): value})
-
-
-def _scheduler(study: Study, work: Work) -> TrialScheduler:
-    """The study's scheduler."""
-    if study.scheduler.kind == "none":
-        return _Fifo()
-    asha = _Asha(
-        work.measured(MEASURES[study.measure]),
-        time_attr="epoch",
-        metric=study.measure,
-        mode=study.objectives[study.measure],
-        max_t=study.recipe.epochs,
-        grace_period=study.scheduler.grace,
-        reduction_factor=study.scheduler.factor,
-        stop_last_trials=False,
-    )
-    asha.show_ended(list(work.rows))
-    return asha

@@ -26,7 +26,6 @@ BEGIN = {"trial": "t1", "network": "wide [4,3]", "config": "c", "seed": 1, "macs
 RUN = """
 import sys
 from pyconv_search.results.row import Epoch, Row
-from pyconv_search.results.row import Row
 from pyconv_search.results.store import Journal
 with Journal(sys.argv[1]) as journal:
     journal.append_event("start", time="2026-01-02T03:04:05+00:00")

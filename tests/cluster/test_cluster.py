@@ -81,13 +81,12 @@ def run(study: Path, folder: Path, *words: str, env: dict[str, str]) -> subproce
     )  # fmt: skip
 
 
-def reported(stderr: str) -> list[str]:
-    """The lines without those that say what a slow machine waits for."""
-    return [line for line in stderr.splitlines() if " …" not in line]
-
-
 def test_a_study_joins_a_cluster_with_a_token_and_leaves_it_running(
-    started: Callable[..., str], clean: dict[str, str], tiny_study: Callable[..., Path], tmp_path: Path
+    started: Callable[..., str],
+    clean: dict[str, str],
+    tiny_study: Callable[..., Path],
+    tmp_path: Path,
+    reported: Callable[[str], list[str]],
 ) -> None:
     token, folder = "0123456789abcdef" * 4, tmp_path / "run"
     address = started(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
@@ -107,7 +106,11 @@ def test_a_study_joins_a_cluster_with_a_token_and_leaves_it_running(
 
 
 def test_an_open_cluster_is_refused_unless_that_is_typed(
-    started: Callable[..., str], clean: dict[str, str], tiny_study: Callable[..., Path], tmp_path: Path
+    started: Callable[..., str],
+    clean: dict[str, str],
+    tiny_study: Callable[..., Path],
+    tmp_path: Path,
+    reported: Callable[[str], list[str]],
 ) -> None:
     """Ray's own default: without RAY_AUTH_MODE and without a token, ``ray start`` makes none and lets everybody in."""
     address = started()

@@ -29,11 +29,11 @@ from pyconv_search.results import store
 from pyconv_search.results.row import Epoch
 from pyconv_search.results.store import Journal
 from pyconv_search.search import folder as folders
-from pyconv_search.search import runner
 from pyconv_search.search.ledger import STORAGE
 from pyconv_search.search.outcome import blank_row
 from pyconv_search.search.retry import Retry
 from pyconv_search.search.runner import run
+from pyconv_search.search.schedulers import scheduler_of
 from pyconv_search.search.strategies import make_strategy
 from pyconv_search.search.work import Work
 from pyconv_search.study.plan import candidates, trial_spec
@@ -298,7 +298,7 @@ def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:
                 journal.append_epoch(Epoch(spec["trial"], n, 0.1, 1.0, 50.0, 1.0, 40.0 - n, 5.0, 1.0))
         journal.append_row(blank_row(specs[0], "stopped", "scheduler", ""))
         work = Work(study, make_strategy(study, tmp_path), journal, store.read(tmp_path))
-        asha = runner._scheduler(study, work)
+        asha = scheduler_of(study, work)
         resumed: Any = SimpleNamespace(trial_id="ray-1", config={"spec": json.dumps(specs[1])})
         asha.on_trial_add(cast(Any, None), resumed)
     rungs = dict(asha._brackets[0]._rungs)
@@ -311,6 +311,24 @@ def test_asha_judges_a_resumed_run_as_one_run(toy: Toy, tmp_path: Path) -> None:
     assert rungs[2]["ray-1"] == -38.0  # It went another way from there; epoch 2 still counts.
     assert asha.on_trial_result(cast(Any, None), resumed, told[2]) == "STOP"  # It began anew, and is worse.
     assert rungs[2]["ray-1"] == -61.0
+
+
+def test_asha_counts_a_trial_once_that_tune_gave_up_and_that_goes_on(toy: Toy, tmp_path: Path) -> None:
+    study = toy(seeds=1, recipe={"epochs": 8}, scheduler={"asha": {"grace": 2, "factor": 2}})
+    spec = json.dumps(trial_spec(study, candidates(study)[0], 0, str(tmp_path)))
+    (tmp_path / "study.json").write_text(json.dumps(study_to_dict(study)))
+    with Journal(tmp_path) as journal:
+        asha: Any = scheduler_of(study, Work(study, make_strategy(study, tmp_path), journal, store.read(tmp_path)))
+    first, again = (SimpleNamespace(trial_id=name, config={"spec": spec}) for name in ("ray-1", "ray-2"))
+    controller = SimpleNamespace(_resetting_trials=set())
+    asha.on_trial_add(controller, first)
+    asha.on_trial_result(controller, first, {"epoch": 2, "top1_error": 40.0})
+    controller._resetting_trials = {"ray-1", "another"}
+    asha.on_trial_error(controller, "ray-1")
+    assert controller._resetting_trials == {"another"}  # Else Tune would never give it another worker.
+    asha.on_trial_add(controller, again)
+    asha.on_trial_result(controller, again, {"epoch": 3, "top1_error": 30.0})
+    assert {rung: recorded for rung, recorded in asha._brackets[0]._rungs if recorded} == {2: {"ray-2": -40.0}}
 
 
 def test_asha_does_not_judge_by_what_has_left_the_study(toy: Toy, tmp_path: Path) -> None:
@@ -326,7 +344,7 @@ def test_asha_does_not_judge_by_what_has_left_the_study(toy: Toy, tmp_path: Path
             journal.append_epoch(Epoch(spec["trial"], 2, 0.1, 1.0, 50.0, 1.0, 40.0, 5.0, 1.0))
             journal.append_row(blank_row(spec, "stopped", "scheduler", ""))
         work = Work(study, make_strategy(study, tmp_path), journal, store.read(tmp_path))
-        asha = cast(Any, runner._scheduler(study, work))
+        asha = cast(Any, scheduler_of(study, work))
     assert {t for _, recorded in asha._brackets[0]._rungs for t in recorded} == {f"past-{specs[1]['trial']}"}
 
 

@@ -56,14 +56,14 @@ def run_against_the_reference(tmp_path, chosen="", **variables):
 
 @pytest.mark.parametrize(
     ("chosen", "fewest"),
-    [("pyconv2 or axis or 1x1", 7), pytest.param("", 60, marks=pytest.mark.slow)],
+    [("pyconv2 or axis or 1x1", 8), pytest.param("", 61, marks=pytest.mark.slow)],
     ids=["some", "all"],
 )
 def test_kernels_equal_the_reference_in_the_interpreter(tmp_path, chosen, fewest):
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     if release(triton) < (3, 9) and release(np) >= (2, 4):
         pytest.skip("older interpreters cannot take a loop's bounds from memory with NumPy 2.4")
-    assert run_against_the_reference(tmp_path, chosen, TRITON_INTERPRET="1") > fewest
+    assert run_against_the_reference(tmp_path, chosen, TRITON_INTERPRET="1") >= fewest
 
 
 @pytest.mark.skipif(available("cuda") is not None, reason=str(available("cuda")))

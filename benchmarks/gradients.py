@@ -121,7 +121,10 @@ def module_of(case: Case, own: bool = True) -> nn.Module:
 
 
 def errors(case: Case, own: bool = True) -> dict[str, float]:
-    """Of every tensor the largest difference from float64, in parts of its largest number."""
+    """Of every tensor the largest difference from float64, in parts of its largest number.
+
+    Where terms cancel out the rounding of their sum does not: then in parts of the root of the sum of their squares.
+    """
     torch.manual_seed(0)
     dtype, module = DTYPES[case.dtype], module_of(case, own)
     members = [deepcopy(module) for _ in range(MEMBERS if case.around == "vmap" else 1)]
@@ -130,24 +133,32 @@ def errors(case: Case, own: bool = True) -> dict[str, float]:
             nn.init.normal_(parameter).data.copy_(parameter.detach().to(dtype))
     images = [torch.randn(case.batch, case.channels[0], *case.hw).to(dtype) for _ in members]
     wanted: dict[str, list[Tensor]] = {}
+    squares: dict[str, float] = {}
     directions = []
     for one, x in zip(members, images, strict=True):
-        leaf = x.double().requires_grad_()
-        out = (exact := deepcopy(one).double())(leaf)
-        directions.append(_direction(case, torch.randn_like(out).to(dtype)))
-        names = dict(exact.named_parameters())
-        found = torch.autograd.grad(out, [leaf, *names.values()], directions[-1].double())
-        for name, tensor in zip(("output", "images", *names), (out.detach(), *found), strict=True):
+        exact = deepcopy(one).double()
+        directions.append(_direction(case, torch.randn_like(exact(x.double())).to(dtype)))
+        for name, tensor in _derived(exact, x.double(), directions[-1].double()).items():
             wanted.setdefault(name, []).append(tensor)
+        for parameter in exact.parameters():
+            parameter.data.square_()
+        for name, tensor in _derived(exact, x.double().square(), directions[-1].double().square()).items():
+            squares[name] = max(squares.get(name, 0.0), float(tensor.max()))
     given = _CALLS[case.around](case, members, images, directions)
-    # The terms of a bias's gradient may cancel out, which its rounding does not: it is judged by their root sum square.
-    least = {"bias": max(float(d.double().transpose(0, 1).flatten(1).norm(dim=1).max()) for d in directions)}
-    return {n: _distance(tensor, torch.stack(wanted[n]), least.get(n, 1e-3)) for n, tensor in given.items()}
+    return {n: _distance(tensor, torch.stack(wanted[n]), squares[n] ** 0.5) for n, tensor in given.items()}
+
+
+def _derived(module: nn.Module, x: Tensor, direction: Tensor) -> dict[str, Tensor]:
+    """The output of a module and the gradients of its images and parameters, by name."""
+    leaf = x.requires_grad_()
+    out, names = module(leaf), dict(module.named_parameters())
+    found = torch.autograd.grad(out, [leaf, *names.values()], direction)
+    return dict(zip(("output", "images", *names), (out.detach(), *found), strict=True))
 
 
 def _distance(found: Tensor, exact: Tensor, least: float) -> float:
     """The largest error in parts of the largest number, or of ``least`` if that is more."""
-    far = (found.detach().double() - exact).abs().max() / exact.abs().max().clamp_min(least)
+    far = (found.detach().double() - exact).abs().max() / exact.abs().max().clamp_min(max(least, 1e-3))
     return float(far.nan_to_num(float("inf")))
 
 
